@@ -1,0 +1,328 @@
+"""Layers as pairs: a forward formula, and under it the backward formula that differentiates it.
+
+    y, residuals = layer(params, x)                     residuals: what the backward pass wants to see again
+    dparams, dx  = layer_backward(params, residuals, dy)
+
+A layer without parameters neither takes nor returns them; one with several inputs returns a gradient for each.
+``dy`` means dL/dy, for a scalar L, and has the shape of y. Parameters are dicts, laid out as in PyTorch. All work
+is done in the dtype of the arrays given, and none writes to them.
+"""
+
+import math
+from typing import Any
+
+from array_api_compat import device
+
+from ..arrays import namespace, one_hot
+from ..protocols import Array, Params
+
+__all__ = [
+    "attention",
+    "attention_backward",
+    "embedding",
+    "embedding_backward",
+    "flatten",
+    "gate",
+    "gate_backward",
+    "gelu_tanh",
+    "gelu_tanh_backward",
+    "join_heads",
+    "layer_norm",
+    "layer_norm_backward",
+    "linear",
+    "linear_backward",
+    "modulate",
+    "modulate_backward",
+    "nest",
+    "rotary",
+    "rotary_backward",
+    "rotary_table",
+    "silu",
+    "silu_backward",
+    "split_heads",
+    "time_features",
+]
+
+
+def nest(params: Params) -> dict[str, Any]:
+    """The tree that dotted names describe.
+
+    >>> nest({"mlp.0.weight": 1, "mlp.0.bias": 2})
+    {'mlp': {'0': {'weight': 1, 'bias': 2}}}
+    """
+    tree: dict[str, Any] = {}
+    for name, value in params.items():
+        *path, leaf = name.split(".")
+        node = tree
+        for part in path:
+            node = node.setdefault(part, {})
+        node[leaf] = value
+    return tree
+
+
+def flatten(tree: dict[str, Any]) -> Params:
+    """The flat dict of a tree, names joined by dots: the inverse of `nest`.
+
+    >>> flatten({"mlp": {"0": {"weight": 1, "bias": 2}}})
+    {'mlp.0.weight': 1, 'mlp.0.bias': 2}
+    """
+    flat: Params = {}
+    for name, node in tree.items():
+        if isinstance(node, dict):
+            flat |= {f"{name}.{rest}": value for rest, value in flatten(node).items()}
+        else:
+            flat[name] = node
+    return flat
+
+
+def linear(params: Params, x: Array) -> tuple[Array, Array]:
+    """y = x W^T + b: weight W [out, in], bias b [out] (optional), x float[..., in] -> y float[..., out].
+
+    >>> import numpy as np
+    >>> linear({"weight": np.array([[1.0, 2.0]]), "bias": np.array([0.5])}, np.array([3.0, 4.0]))[0]
+    array([11.5])
+    """
+    xp = namespace(x)
+    weight = params["weight"]
+    y = xp.reshape(x, (-1, weight.shape[1])) @ weight.T  # one large product is faster than many small ones
+    if "bias" in params:
+        y += params["bias"]
+    return xp.reshape(y, (*x.shape[:-1], weight.shape[0])), x
+
+
+def linear_backward(params: Params, residuals: Array, dy: Array) -> tuple[Params, Array]:
+    """y = x W^T + b  =>  dW = dy^T x,  db = sum dy,  dx = dy W."""
+    x = residuals
+    xp = namespace(x)
+    weight = params["weight"]
+    rows = xp.reshape(dy, (-1, weight.shape[0]))
+    dparams = {"weight": rows.T @ xp.reshape(x, (-1, weight.shape[1]))}
+    if "bias" in params:
+        dparams["bias"] = xp.sum(rows, axis=0)
+    return dparams, xp.reshape(rows @ weight, x.shape)
+
+
+def embedding(params: Params, x: Array) -> tuple[Array, Array]:
+    """y = W[x]: weight W [V, dim], x int[...] in [0, V) -> y float[..., dim].
+
+    >>> import numpy as np
+    >>> embedding({"weight": np.array([[1.0, 2.0], [3.0, 4.0]])}, np.array([1, 0]))[0]
+    array([[3., 4.],
+           [1., 2.]])
+    """
+    xp = namespace(x)
+    weight = params["weight"]
+    return xp.reshape(xp.take(weight, xp.reshape(x, (-1,)), axis=0), (*x.shape, weight.shape[1])), x
+
+
+def embedding_backward(params: Params, residuals: Array, dy: Array) -> Params:
+    """y = W[x] = one_hot(x) W  =>  dW = one_hot(x)^T dy; tokens have no gradient."""
+    x = residuals
+    xp = namespace(x)
+    vocab_size, dim = params["weight"].shape
+    rows = one_hot(xp.reshape(x, (-1,)), vocab_size, dtype=dy.dtype)
+    return {"weight": rows.T @ xp.reshape(dy, (-1, dim))}
+
+
+def layer_norm(params: Params, x: Array, *, eps: float = 1e-5) -> tuple[Array, tuple[Array, Array]]:
+    """y = z w, z = (x - mean x) / sqrt(var x + eps), over the last axis: weight w [dim], x, y float[..., dim].
+
+    Source: Ba et al. 2016, "Layer Normalization"; without a bias, as in the DDiT.
+
+    >>> import numpy as np
+    >>> layer_norm({"weight": np.ones(2)}, np.array([3.0, 5.0]), eps=0.0)[0]
+    array([-1.,  1.])
+    """
+    xp = namespace(x)
+    z = x - xp.mean(x, axis=-1, keepdims=True)
+    scale = 1 / xp.sqrt(xp.vecdot(z, z)[..., None] / x.shape[-1] + eps)
+    z = z * scale
+    return z * params["weight"], (z, scale)
+
+
+def layer_norm_backward(params: Params, residuals: tuple[Array, Array], dy: Array) -> tuple[Params, Array]:
+    """y = z w  =>  dw = sum dy z;  z = (x - mean x) scale  =>  dx = (dz - mean dz - z mean(dz z)) scale."""
+    z, scale = residuals
+    xp = namespace(z)
+    dparams = {"weight": xp.sum(xp.reshape(dy * z, (-1, z.shape[-1])), axis=0)}
+    dz = dy * params["weight"]
+    along = xp.vecdot(dz, z)[..., None] / z.shape[-1]
+    return dparams, (dz - xp.mean(dz, axis=-1, keepdims=True) - z * along) * scale
+
+
+def silu(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    """y = x sigmoid(x), elementwise; the sigmoid is written with tanh, which no x overflows.
+
+    >>> import numpy as np
+    >>> silu(np.array([0.0, 1000.0, -1000.0]))[0]
+    array([   0., 1000.,   -0.])
+    """
+    sigmoid = 0.5 + 0.5 * namespace(x).tanh(0.5 * x)
+    return x * sigmoid, (x, sigmoid)
+
+
+def silu_backward(residuals: tuple[Array, Array], dy: Array) -> Array:
+    """y = x sigmoid(x)  =>  dx = dy sigmoid (1 + x (1 - sigmoid))."""
+    x, sigmoid = residuals
+    return dy * sigmoid * (1 + x * (1 - sigmoid))
+
+
+_GELU = math.sqrt(2 / math.pi), 0.044715
+
+
+def gelu_tanh(x: Array) -> tuple[Array, tuple[Array, Array]]:
+    """y = x (1 + h) / 2 with h = tanh(a (x + b x^3)), a = sqrt(2 / pi), b = 0.044715, elementwise.
+
+    Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", the tanh form.
+
+    >>> import numpy as np
+    >>> gelu_tanh(np.array([0.0, 100.0, -100.0]))[0]
+    array([  0., 100.,   0.])
+    """
+    a, b = _GELU
+    h = namespace(x).tanh((x * x * (a * b) + a) * x)
+    return (x * h + x) * 0.5, (x, h)
+
+
+def gelu_tanh_backward(residuals: tuple[Array, Array], dy: Array) -> Array:
+    """y = x (1 + h) / 2, h = tanh(u)  =>  dx = dy (1 + h + x (1 - h^2) du/dx) / 2, du/dx = a (1 + 3 b x^2)."""
+    x, h = residuals
+    a, b = _GELU
+    slope = (x * x * (3 * a * b) + a) * x  # x du/dx
+    return ((slope - h * h * slope) + h + 1) * dy * 0.5
+
+
+def time_features(t: Array, *, size: int = 256, max_period: float = 10000.0) -> Array:
+    """cos(w_k t), then sin(w_k t), w_k = max_period^(-2k / size), k < size / 2: float[B] -> float[B, size].
+
+    Source: the sinusoids of Vaswani et al. 2017, cosines first, as diffusion models have them.
+
+    >>> import numpy as np
+    >>> time_features(np.array([0.0, 1.0]), size=2)
+    array([[1.        , 0.        ],
+           [0.54030231, 0.84147098]])
+    """
+    xp = namespace(t)
+    half = size // 2
+    k = xp.arange(half, dtype=t.dtype, device=device(t))
+    angles = t[:, None] * xp.exp(k * (-math.log(max_period) / half))
+    return xp.concat([xp.cos(angles), xp.sin(angles)], axis=-1)
+
+
+def rotary_table(x: Array, *, base: float = 10000.0) -> tuple[Array, Array]:
+    """cos and signed sin of the angles n base^(-2k / D) of token n and pair k: x float[..., N, H, D] -> [N, H, D].
+
+    The two halves of a head have the same angles, with the sine negative in the first.
+
+    >>> import numpy as np
+    >>> rotary_table(np.zeros((2, 1, 2)))[1][:, 0, :]
+    array([[-0.        ,  0.        ],
+           [-0.84147098,  0.84147098]])
+    """
+    xp = namespace(x)
+    length, heads, dim = x.shape[-3:]
+    n = xp.arange(length, dtype=x.dtype, device=device(x))
+    k = xp.arange(dim // 2, dtype=x.dtype, device=device(x))
+    angles = n[:, None] * xp.exp(k * (-2 * math.log(base) / dim))
+    cos, sin = xp.cos(angles), xp.sin(angles)
+    cos, sin = xp.concat([cos, cos], axis=-1), xp.concat([-sin, sin], axis=-1)
+    return xp.stack([cos] * heads, axis=1), xp.stack([sin] * heads, axis=1)
+
+
+def rotary(x: Array, table: tuple[Array, Array]) -> Array:
+    """Turns the pairs (x[k], x[k + D/2]) of each head by the angles of a `rotary_table`: x float[..., N, H, D].
+
+    Linear in x, and so without residuals. Source: Su et al. 2021, "RoFormer"; here in halves, not interleaved.
+
+    >>> import numpy as np
+    >>> x = np.ones((2, 1, 2))
+    >>> rotary(x, rotary_table(x))[:, 0, :]
+    array([[ 1.        ,  1.        ],
+           [-0.30116868,  1.38177329]])
+    """
+    cos, sin = table
+    return x * cos + namespace(x).roll(x, x.shape[-1] // 2, axis=-1) * sin
+
+
+def rotary_backward(table: tuple[Array, Array], dy: Array) -> Array:
+    """y = R x with R a rotation  =>  dx = R^T dy, the rotation back."""
+    cos, sin = table
+    return rotary(dy, (cos, -sin))
+
+
+def split_heads(x: Array, heads: int) -> Array:
+    """float[B, N, H D] -> float[B, N, H, D]."""
+    return namespace(x).reshape(x, (*x.shape[:-1], heads, x.shape[-1] // heads))
+
+
+def join_heads(x: Array) -> Array:
+    """float[B, N, H, D] -> float[B, N, H D]: the inverse of `split_heads`."""
+    return namespace(x).reshape(x, (*x.shape[:-2], x.shape[-2] * x.shape[-1]))
+
+
+def attention(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
+    """y = p v with p = softmax(q k^T / sqrt(D)), for each head: q, k, v, y float[B, N, H, D].
+
+    Source: Vaswani et al. 2017, "Attention is all you need"; every token attends to every token.
+
+    >>> import numpy as np
+    >>> q, v = np.zeros((1, 2, 1, 1)), np.array([1.0, 3.0]).reshape(1, 2, 1, 1)
+    >>> attention(q, q, v)[0][0, :, 0, 0]
+    array([2., 2.])
+    """
+    xp = namespace(q)
+    q, k, v = (xp.permute_dims(x, (0, 2, 1, 3)) for x in (q / math.sqrt(q.shape[-1]), k, v))
+    scores = q @ k.mT
+    p = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
+    p = p / xp.sum(p, axis=-1, keepdims=True)
+    return xp.permute_dims(p @ v, (0, 2, 1, 3)), (q, k, v, p)
+
+
+def attention_backward(residuals: tuple[Array, ...], dy: Array) -> tuple[Array, Array, Array]:
+    """y = p v  =>  dv = p^T dy, dp = dy v^T;  p = softmax(s)  =>  ds = p (dp - sum dp p);
+    s = q k^T / sqrt(D)  =>  dq = ds k / sqrt(D), dk = ds^T q / sqrt(D).
+    """
+    q, k, v, p = residuals  # q is divided by sqrt(D) already
+    xp = namespace(q)
+    dy = xp.permute_dims(dy, (0, 2, 1, 3))
+    dp = dy @ v.mT
+    ds = (dp - xp.vecdot(dp, p)[..., None]) * p
+    gradients = ds @ k / math.sqrt(q.shape[-1]), ds.mT @ q, p.mT @ dy
+    dq, dk, dv = (xp.permute_dims(x, (0, 2, 1, 3)) for x in gradients)
+    return dq, dk, dv
+
+
+def modulate(x: Array, shift: Array, scale: Array) -> tuple[Array, tuple[Array, Array]]:
+    """y = x (1 + scale) + shift: x float[B, N, dim]; shift, scale float[B, 1, dim], one row a sequence.
+
+    Source: Peebles and Xie 2022, "Scalable diffusion models with transformers" (adaLN).
+
+    >>> import numpy as np
+    >>> modulate(np.ones((1, 1, 1)), np.array([[[3.0]]]), np.array([[[1.0]]]))[0]
+    array([[[5.]]])
+    """
+    return x * (1 + scale) + shift, (x, scale)
+
+
+def modulate_backward(residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array, Array]:
+    """y = x (1 + scale) + shift  =>  dx = dy (1 + scale), dshift = sum dy, dscale = sum dy x, over the tokens."""
+    x, scale = residuals
+    xp = namespace(x)
+    return dy * (1 + scale), xp.sum(dy, axis=-2, keepdims=True), xp.sum(dy * x, axis=-2, keepdims=True)
+
+
+def gate(x: Array, amount: Array) -> tuple[Array, tuple[Array, Array]]:
+    """y = x amount: x float[B, N, dim], amount float[B, 1, dim], one row a sequence.
+
+    >>> import numpy as np
+    >>> gate(np.ones((1, 2, 1)), np.array([[[3.0]]]))[0]
+    array([[[3.],
+            [3.]]])
+    """
+    return x * amount, (x, amount)
+
+
+def gate_backward(residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
+    """y = x amount  =>  dx = dy amount,  damount = sum dy x, over the tokens."""
+    x, amount = residuals
+    return dy * amount, namespace(x).sum(dy * x, axis=-2, keepdims=True)

@@ -1,0 +1,217 @@
+"""Training: a description that says everything, a state, and one update after another.
+
+All randomness is addressed by seed and step, so that a resumed run continues bit for bit as if never interrupted.
+"""
+
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, fields
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from .. import couplings, paths, random
+from ..arrays import namespace, to_numpy
+from ..events import intensity
+from ..losses import cross_entropy_with_grad, generalized_kl_with_grad
+from ..paths import Mixture
+from ..protocols import Array, Key, Params
+from ..schedules import Cosine, Linear, Monotone, Polynomial
+from ..sources import Masked, Source, Uniform
+from ..times import low_discrepancy
+from .mlp import MLP
+from .optim import AdamW, AdamWState, adamw_init, adamw_update, clip, ema, warmup_cosine
+from .transformer import Transformer
+
+__all__ = [
+    "Config",
+    "ConfigError",
+    "State",
+    "Trained",
+    "from_arrays",
+    "init",
+    "network",
+    "path",
+    "source",
+    "to_arrays",
+    "train",
+    "update",
+]
+
+SCHEDULES: dict[str, Monotone] = {
+    "linear": Linear(),
+    "quadratic": Polynomial(2.0),
+    "cubic": Polynomial(3.0),
+    "cosine": Cosine(),
+}
+
+
+class ConfigError(ValueError):
+    """A training configuration that cannot be used."""
+
+
+@dataclass(frozen=True)
+class Config:
+    """Everything that a training run depends on, besides its data. ConfigError names what does not fit.
+
+    >>> Config(vocab_size=33, length=2, model="mlp").batch
+    64
+    """
+
+    vocab_size: int
+    """The mask counted, where the source is masked."""
+    length: int
+    model: str = "transformer"
+    dim: int = 128
+    depth: int = 4
+    heads: int = 4
+    source: str = "mask"
+    schedule: str = "linear"
+    loss: str = "cross_entropy"
+    steps: int = 1000
+    batch: int = 64
+    learning_rate: float = 1e-3
+    warmup: int = 100
+    weight_decay: float = 0.01
+    clip: float = 1.0
+    ema: float = 0.99
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value, kind = getattr(self, field.name), field.type
+            if kind is float and isinstance(value, int):
+                object.__setattr__(self, field.name, float(value))
+            elif not isinstance(value, kind) or isinstance(value, bool):  # type: ignore[arg-type]
+                raise ConfigError(f"{field.name}: expected {kind.__name__}, got {value!r}")  # type: ignore[union-attr]
+        choices = {
+            "model": ("transformer", "mlp"),
+            "source": ("mask", "uniform"),
+            "schedule": tuple(SCHEDULES),
+            "loss": ("cross_entropy", "generalized_kl"),
+        }
+        for name, names in choices.items():
+            if getattr(self, name) not in names:
+                raise ConfigError(f"{name}: expected one of {', '.join(names)}, got {getattr(self, name)!r}")
+        for name in ("vocab_size", "length", "dim", "depth", "heads", "steps", "batch", "learning_rate", "clip"):
+            if not 0 < getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}: expected a number > 0, got {getattr(self, name)}")
+        if not 0 <= self.ema < 1:
+            raise ConfigError(f"ema: expected a decay in [0, 1), got {self.ema}")
+        if self.model == "transformer" and self.dim % (2 * self.heads):
+            raise ConfigError(f"dim: expected a multiple of 2 x heads = {2 * self.heads}, got {self.dim}")
+
+
+class State(NamedTuple):
+    """Where a run stands: the parameters, their moving average (which samples), and the optimiser's state."""
+
+    params: Params
+    average: Params
+    optimiser: AdamWState
+
+
+def network(config: Config) -> Transformer | MLP:
+    """The network of a configuration."""
+    if config.model == "mlp":
+        return MLP(config.vocab_size, config.length, dim=config.dim, depth=config.depth)
+    return Transformer(config.vocab_size, dim=config.dim, depth=config.depth, heads=config.heads)
+
+
+def source(config: Config) -> Source:
+    """The source p_0 of a configuration."""
+    return Masked(config.vocab_size) if config.source == "mask" else Uniform(config.vocab_size)
+
+
+def path(config: Config) -> Mixture:
+    """The path of a configuration, between X0 and X1."""
+    mask = config.vocab_size - 1 if config.source == "mask" else None
+    return Mixture(SCHEDULES[config.schedule], mask=mask)
+
+
+def init(config: Config, *, asarray: Callable[[Any], Array] = np.asarray) -> State:
+    """The state before the first step, its arrays made by `asarray`."""
+    params = {n: asarray(p) for n, p in network(config).init(random.key(config.seed)).items()}
+    return State(params, params, adamw_init(params))
+
+
+def train(
+    config: Config, x_1: np.ndarray, state: State, *, asarray: Callable[[Any], Array] = np.asarray
+) -> Iterator[tuple[State, Array]]:
+    """The states after each further step up to config.steps, each with its loss: a mean over tokens, nats.
+
+    x_1: int[M, N] on the host, of which every step draws a batch; `asarray` takes batches to the library of the state.
+    """
+    key = random.fold_in(random.key(config.seed), 1)
+    while state.optimiser.step < config.steps:
+        batch_key, step_key = random.split(random.fold_in(key, state.optimiser.step))
+        rows = random.uniform(batch_key, (config.batch,)) * len(x_1)
+        state, loss = update(config, step_key, state, asarray(np.ascontiguousarray(x_1[rows.astype(np.int64)])))
+        yield state, loss
+
+
+def update(config: Config, key: Key, state: State, x_1: Array) -> tuple[State, Array]:
+    """One step: noise the batch int[B, N], predict, and follow the gradient of the mean loss."""
+    net = network(config)
+    time_key, source_key, path_key = random.split(key, 3)
+    xp = namespace(x_1)
+    t = low_discrepancy(time_key, x_1.shape[0], xp=xp)
+    x_0 = couplings.independent(source(config), source_key, x_1).x_0
+    x_t = paths.sample(path(config), path_key, x_0, x_1, t)
+    logits, residuals = net.forward(state.params, x_t, t)
+    loss, dlogits = _loss(config, logits, x_1, x_t, t)
+    tokens = math.prod(x_1.shape)
+    grads, _ = clip(net.backward(state.params, residuals, dlogits / tokens), config.clip)
+    rate = warmup_cosine(state.optimiser.step, config.learning_rate, config.warmup, config.steps)
+    adam = AdamW(rate, weight_decay=config.weight_decay)
+    params, optimiser = adamw_update(adam, state.params, grads, state.optimiser)
+    decay = min(config.ema, state.optimiser.step / (state.optimiser.step + 10))  # forgets the random start
+    return State(params, ema(state.average, params, decay), optimiser), xp.sum(loss) / tokens
+
+
+def _loss(config: Config, logits: Array, x_1: Array, x_t: Array, t: Array) -> tuple[Array, Array]:
+    """The loss of each token and its gradient in the logits.
+
+    On a mask path the posterior leaves out the mask and knows the revealed tokens: only masked ones have a loss.
+    """
+    xp, mixture = namespace(logits), path(config)
+    if mixture.mask is None:
+        if config.loss == "generalized_kl":
+            return generalized_kl_with_grad(mixture.schedule, logits, x_1, x_t, t)
+        return cross_entropy_with_grad(logits, x_1)
+    loss, grad = cross_entropy_with_grad(logits[..., : mixture.mask], x_1)
+    weight = xp.astype(x_t == mixture.mask, logits.dtype)
+    if config.loss == "generalized_kl":
+        weight = weight * xp.astype(intensity(mixture.schedule, paths.per_token(t, x_t)), logits.dtype)
+    grad = xp.concat([grad * weight[..., None], xp.zeros_like(logits[..., mixture.mask :])], axis=-1)
+    return loss * weight, grad
+
+
+@dataclass(frozen=True)
+class Trained:
+    """A network with its parameters, as a Model of the posterior of X1 on a path."""
+
+    config: Config
+    params: Params
+
+    def __call__(self, x_t: Array, t: Array) -> Array:
+        return paths.reveal(path(self.config), network(self.config)(self.params, x_t, t), x_t)
+
+    def at(self, x_t: Array, t: Array, sites: Array) -> Array:
+        """The logits at the flat sites of a batch; the network's own, which a mask path's sampler does not mind."""
+        return network(self.config).at(self.params, x_t, t, sites)
+
+
+def to_arrays(state: State) -> Params:
+    """A state as one dict of named arrays, for a checkpoint."""
+    _, mean, square = state.optimiser
+    groups = {"params": state.params, "average": state.average, "mean": mean, "square": square}
+    return {f"{group}/{name}": to_numpy(a) for group, arrays in groups.items() for name, a in arrays.items()}
+
+
+def from_arrays(step: int, arrays: Params, *, asarray: Callable[[Any], Array] = np.asarray) -> State:
+    """The state that `to_arrays` took apart, after `step` updates."""
+
+    def group(name: str) -> Params:
+        return {n.removeprefix(f"{name}/"): asarray(a) for n, a in arrays.items() if n.startswith(f"{name}/")}
+
+    return State(group("params"), group("average"), AdamWState(step, group("mean"), group("square")))

@@ -1,0 +1,297 @@
+"""The attention model of the field: a transformer whose norms the time shifts, scales and gates (DDiT).
+
+Parameters are named as in Meta's flow_matching text example, so that a state dict trained there loads here.
+Sources: Peebles and Xie 2022 (DiT); Lou et al. 2023 (SEDD), Sahoo et al. 2024 (MDLM), Gat et al. 2024 (DFM).
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Any
+
+from .. import random
+from ..arrays import namespace
+from ..protocols import Array, Key, Params
+from .layers import (
+    attention,
+    attention_backward,
+    embedding,
+    embedding_backward,
+    flatten,
+    gate,
+    gate_backward,
+    gelu_tanh,
+    gelu_tanh_backward,
+    join_heads,
+    layer_norm,
+    layer_norm_backward,
+    linear,
+    linear_backward,
+    modulate,
+    modulate_backward,
+    nest,
+    rotary,
+    rotary_backward,
+    rotary_table,
+    silu,
+    silu_backward,
+    split_heads,
+    time_features,
+)
+
+__all__ = ["Transformer"]
+
+_TIME_SIZE = 256  # how many sinusoids describe a time
+
+
+@dataclass(frozen=True)
+class Transformer:
+    """Logits of p(x_1 | x_t) from a stack of attention blocks: x_t int[B, N], t float[B] -> float[B, N, V].
+
+    `dim` is the width of a token, `depth` the number of blocks, `heads` the number of attention heads in each
+    (dim / heads is even), `cond_dim` the width of the time condition. Tokens know their place by rotation alone,
+    so that any length N will do.
+
+    >>> import numpy as np
+    >>> model = Transformer(vocab_size=3, dim=8, depth=1, heads=2, cond_dim=4)
+    >>> params = model.init(random.key(0))
+    >>> model(params, np.array([[0, 2]]), np.array([0.5])).shape
+    (1, 2, 3)
+    """
+
+    vocab_size: int
+    dim: int = 128
+    depth: int = 4
+    heads: int = 4
+    cond_dim: int = 128
+
+    def __post_init__(self) -> None:
+        if self.dim % (2 * self.heads):
+            raise ValueError(f"dim: expected a multiple of 2 heads = {2 * self.heads}, got {self.dim}")
+
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """The name and shape of every parameter.
+
+        >>> Transformer(vocab_size=3).shapes()["blocks.3.mlp.0.weight"]
+        (512, 128)
+        """
+
+        def dense(size_out: int, size_in: int) -> dict[str, tuple[int, ...]]:
+            return {"weight": (size_out, size_in), "bias": (size_out,)}
+
+        dim, cond_dim = self.dim, self.cond_dim
+        norm, square = {"weight": (dim,)}, {"weight": (dim, dim)}
+        block = {
+            "norm1": norm,
+            "qw": square,
+            "kw": square,
+            "vw": square,
+            "attn_out": square,
+            "norm2": norm,
+            "mlp": {"0": dense(4 * dim, dim), "2": dense(dim, 4 * dim)},
+            "adaLN_modulation": dense(6 * dim, cond_dim),
+        }
+        return flatten(
+            {
+                "vocab_embed": {"weight": (self.vocab_size, dim)},
+                "time_embedding": {"mlp": {"0": dense(cond_dim, _TIME_SIZE), "2": dense(cond_dim, cond_dim)}},
+                "blocks": {str(i): block for i in range(self.depth)},
+                "output_layer": {
+                    "norm_final": norm,
+                    "linear": dense(self.vocab_size, dim),
+                    "adaLN_modulation": dense(2 * dim, cond_dim),
+                },
+            }
+        )
+
+    def init(self, key: Key, *, dtype: Any = "float32") -> Params:
+        """Parameters to start from, NumPy: matrices uniform with variance 1 / fan-in, norms 1, biases 0.
+
+        Modulations and head are 0: at first the blocks change nothing and the logits are 0.
+
+        >>> float(Transformer(vocab_size=3).init(random.key(0))["blocks.0.norm1.weight"].mean())
+        1.0
+        """
+
+        def initial(key: Key, name: str, shape: tuple[int, ...]) -> Array:
+            still = "adaLN_modulation" in name or name == "output_layer.linear.weight"
+            bound = 0.0 if still else math.sqrt(3 / shape[-1])
+            noise = bound * (2 * random.uniform(key, shape) - 1)
+            return noise if len(shape) > 1 else 0 * noise + ("norm" in name)
+
+        shapes = self.shapes()
+        keys = random.split(key, len(shapes))
+        return {n: initial(k, n, s).astype(dtype) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
+
+    def __call__(self, params: Params, x_t: Array, t: Array) -> Array:
+        """The logits alone: `functools.partial(transformer, params)` is a `Model`."""
+        tree = nest(params)
+        x, c, _ = self._trunk(tree, x_t, t, keep=False)
+        modulation, _ = linear(tree["output_layer"]["adaLN_modulation"], c)
+        return _head(tree["output_layer"], x, modulation)[0]
+
+    def at(self, params: Params, x_t: Array, t: Array, sites: Array) -> Array:
+        """The logits at chosen tokens, those of ``reshape(x_t, -1)[sites]``: sites int[E] -> float[E, V].
+
+        The head is computed for these tokens alone; a matrix product of fewer rows may differ by ulps.
+        """
+        tree = nest(params)
+        x, c, _ = self._trunk(tree, x_t, t, keep=False)
+        xp = namespace(x)
+        x = xp.take(xp.reshape(x, (-1, self.dim)), sites, axis=0)
+        modulation, _ = linear(tree["output_layer"]["adaLN_modulation"], c)
+        return _head(tree["output_layer"], x, xp.take(modulation[:, 0, :], sites // x_t.shape[1], axis=0))[0]
+
+    def forward(self, params: Params, x_t: Array, t: Array) -> tuple[Array, Any]:
+        """The logits and the residuals for `backward`, in the dtype of the parameters; t is cast to it."""
+        tree = nest(params)
+        x, c, trunk = self._trunk(tree, x_t, t, keep=True)
+        modulation, adaptive = linear(tree["output_layer"]["adaLN_modulation"], c)
+        logits, head = _head(tree["output_layer"], x, modulation)
+        return logits, (trunk, adaptive, head)
+
+    def backward(self, params: Params, residuals: Any, dlogits: Array) -> Params:
+        """dL/dparams from dL/dlogits, float[B, N, V]: the same names and shapes as the parameters."""
+        tree = nest(params)
+        (tokens, time, blocks), adaptive, head = residuals
+        dtree: dict[str, Any] = {"blocks": {}}
+        dtree["output_layer"], dx, dmodulation = _head_backward(tree["output_layer"], head, dlogits)
+        dtree["output_layer"]["adaLN_modulation"], dc = linear_backward(
+            tree["output_layer"]["adaLN_modulation"], adaptive, dmodulation
+        )
+        for i in reversed(range(self.depth)):
+            dtree["blocks"][str(i)], dx, dc_i = _block_backward(tree["blocks"][str(i)], blocks[i], dx)
+            dc = dc + dc_i
+        dtree["time_embedding"] = {"mlp": _condition_backward(tree["time_embedding"]["mlp"], time, dc)}
+        dtree["vocab_embed"] = embedding_backward(tree["vocab_embed"], tokens, dx)
+        dparams = flatten(dtree)
+        return {name: dparams[name] for name in params}
+
+    def _trunk(self, tree: dict[str, Any], x_t: Array, t: Array, *, keep: bool) -> tuple[Array, Array, Any]:
+        """The tokens after the last block, float[B, N, dim], and the condition c, float[B, 1, cond_dim]."""
+        if len(x_t.shape) != 2 or t.shape != x_t.shape[:1]:
+            raise ValueError(f"x_t, t: expected shapes (B, N) and (B,), got {x_t.shape} and {t.shape}")
+        x, tokens = embedding(tree["vocab_embed"], x_t)
+        c, time = _condition(tree["time_embedding"]["mlp"], namespace(t).astype(t, x.dtype))
+        table = rotary_table(split_heads(x, self.heads))
+        blocks = []
+        for i in range(self.depth):
+            x, block = _block(tree["blocks"][str(i)], x, c, table)
+            if keep:
+                blocks.append(block)
+        return x, c, (tokens, time, blocks)
+
+
+# Parts: forward and backward pairs, as in layers.py. x float[B, N, dim], c float[B, 1, cond_dim].
+
+
+def _condition(params: dict[str, Any], t: Array) -> tuple[Array, Any]:
+    """c = SiLU(Linear(SiLU(Linear(features of t)))): float[B] -> float[B, 1, cond_dim]."""
+    c, r_0 = linear(params["0"], time_features(t, size=_TIME_SIZE)[:, None, :])
+    c, r_1 = silu(c)
+    c, r_2 = linear(params["2"], c)
+    c, r_3 = silu(c)
+    return c, (r_0, r_1, r_2, r_3)
+
+
+def _condition_backward(params: dict[str, Any], residuals: Any, dc: Array) -> dict[str, Any]:
+    r_0, r_1, r_2, r_3 = residuals
+    dc = silu_backward(r_3, dc)
+    d2, dc = linear_backward(params["2"], r_2, dc)
+    dc = silu_backward(r_1, dc)
+    d0, _ = linear_backward(params["0"], r_0, dc)
+    return {"0": d0, "2": d2}
+
+
+def _block(params: dict[str, Any], x: Array, c: Array, table: Any) -> tuple[Array, Any]:
+    """x <- x + gate SelfAttention(norm x), then x <- x + gate MLP(norm x); norms and gates modulated by c."""
+    r: dict[str, Any] = {}
+    modulation, r["adaLN_modulation"] = linear(params["adaLN_modulation"], c)
+    shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = _chunks(modulation, 6)
+    y, r["norm1"] = layer_norm(params["norm1"], x)
+    y, r["modulate1"] = modulate(y, shift_1, scale_1)
+    y, r["attention"] = _self_attention(params, y, table)
+    y, r["gate1"] = gate(y, gate_1)
+    x = x + y
+    y, r["norm2"] = layer_norm(params["norm2"], x)
+    y, r["modulate2"] = modulate(y, shift_2, scale_2)
+    y, r["mlp"] = _mlp(params["mlp"], y)
+    y, r["gate2"] = gate(y, gate_2)
+    return x + y, r
+
+
+def _block_backward(params: dict[str, Any], r: Any, dx: Array) -> tuple[dict[str, Any], Array, Array]:
+    xp = namespace(dx)
+    d: dict[str, Any] = {}
+    dy, dgate_2 = gate_backward(r["gate2"], dx)
+    d["mlp"], dy = _mlp_backward(params["mlp"], r["mlp"], dy)
+    dy, dshift_2, dscale_2 = modulate_backward(r["modulate2"], dy)
+    d["norm2"], dy = layer_norm_backward(params["norm2"], r["norm2"], dy)
+    dx = dx + dy
+    dy, dgate_1 = gate_backward(r["gate1"], dx)
+    dattention, dy = _self_attention_backward(params, r["attention"], dy)
+    dy, dshift_1, dscale_1 = modulate_backward(r["modulate1"], dy)
+    d["norm1"], dy = layer_norm_backward(params["norm1"], r["norm1"], dy)
+    dx = dx + dy
+    dmodulation = xp.concat([dshift_1, dscale_1, dgate_1, dshift_2, dscale_2, dgate_2], axis=-1)
+    d["adaLN_modulation"], dc = linear_backward(params["adaLN_modulation"], r["adaLN_modulation"], dmodulation)
+    return d | dattention, dx, dc
+
+
+def _self_attention(params: dict[str, Any], x: Array, table: Any) -> tuple[Array, Any]:
+    """y = Attention(R W_q x, R W_k x, W_v x) W_out, with R the rotation by position."""
+    heads = x.shape[-1] // table[0].shape[-1]
+    q, k, v = (split_heads(linear(params[name], x)[0], heads) for name in ("qw", "kw", "vw"))
+    y, r_attention = attention(rotary(q, table), rotary(k, table), v)
+    y, r_out = linear(params["attn_out"], join_heads(y))
+    return y, (x, table, r_attention, r_out)
+
+
+def _self_attention_backward(params: dict[str, Any], residuals: Any, dy: Array) -> tuple[dict[str, Any], Array]:
+    x, table, r_attention, r_out = residuals
+    d: dict[str, Any] = {}
+    d["attn_out"], dy = linear_backward(params["attn_out"], r_out, dy)
+    dq, dk, dv = attention_backward(r_attention, split_heads(dy, x.shape[-1] // table[0].shape[-1]))
+    d["qw"], dx_q = linear_backward(params["qw"], x, join_heads(rotary_backward(table, dq)))
+    d["kw"], dx_k = linear_backward(params["kw"], x, join_heads(rotary_backward(table, dk)))
+    d["vw"], dx_v = linear_backward(params["vw"], x, join_heads(dv))
+    return d, dx_q + dx_k + dx_v
+
+
+def _mlp(params: dict[str, Any], x: Array) -> tuple[Array, Any]:
+    """y = Linear(GELU(Linear(x)))."""
+    y, r_0 = linear(params["0"], x)
+    y, r_1 = gelu_tanh(y)
+    y, r_2 = linear(params["2"], y)
+    return y, (r_0, r_1, r_2)
+
+
+def _mlp_backward(params: dict[str, Any], residuals: Any, dy: Array) -> tuple[dict[str, Any], Array]:
+    r_0, r_1, r_2 = residuals
+    d2, dy = linear_backward(params["2"], r_2, dy)
+    dy = gelu_tanh_backward(r_1, dy)
+    d0, dx = linear_backward(params["0"], r_0, dy)
+    return {"0": d0, "2": d2}, dx
+
+
+def _head(params: dict[str, Any], x: Array, modulation: Array) -> tuple[Array, Any]:
+    """logits = Linear(norm x): x float[..., dim], modulation float[..., 2 dim] -> float[..., V]."""
+    shift, scale = _chunks(modulation, 2)
+    x, r_norm = layer_norm(params["norm_final"], x)
+    x, r_modulate = modulate(x, shift, scale)
+    logits, r_linear = linear(params["linear"], x)
+    return logits, (r_norm, r_modulate, r_linear)
+
+
+def _head_backward(params: dict[str, Any], residuals: Any, dlogits: Array) -> tuple[dict[str, Any], Array, Array]:
+    r_norm, r_modulate, r_linear = residuals
+    d: dict[str, Any] = {}
+    d["linear"], dx = linear_backward(params["linear"], r_linear, dlogits)
+    dx, dshift, dscale = modulate_backward(r_modulate, dx)
+    d["norm_final"], dx = layer_norm_backward(params["norm_final"], r_norm, dx)
+    return d, dx, namespace(dx).concat([dshift, dscale], axis=-1)
+
+
+def _chunks(x: Array, num: int) -> list[Array]:
+    """Equal parts of the last axis."""
+    size = x.shape[-1] // num
+    return [x[..., i * size : (i + 1) * size] for i in range(num)]

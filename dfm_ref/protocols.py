@@ -1,0 +1,40 @@
+"""The nouns of the library: aliases and the three shapes of callable that it passes around.
+
+Names carry shapes: ``x_0, x_1, x_t: int[..., N]``; ``t, s: float`` or ``float[...]``; ``logits, probs_1, u:
+float[..., N, V]``, the vocabulary last. Time runs from 0 (source) to 1 (data); rates are per unit of t.
+"""
+
+from typing import Any, NamedTuple, Protocol, TypeAlias
+
+Array: TypeAlias = Any
+"""An array of any library that follows the Array API (2024.12)."""
+
+Namespace: TypeAlias = Any
+"""The module of an array library: ``numpy``, ``array_api_compat.torch``, ``jax.numpy``, ..."""
+
+Params: TypeAlias = dict[str, Array]
+"""Parameters of a network: a flat dict of named arrays, as they stand in a safetensors file."""
+
+
+class Key(NamedTuple):
+    """A Threefry key: two 32-bit words, Python ints on the host; arrays of words stand for as many keys."""
+
+    hi: Any
+    lo: Any
+
+
+class Model(Protocol):
+    """``logits = model(x_t, t)``: int[B, N], float64[B] -> float[B, N, V], the logits of p(x_1 | x_t).
+
+    For a path that redraws from more than one unknown component the model returns a tuple with one entry per
+    component (None where the component is known). A model may also offer ``model.at(x_t, t, sites)``, the
+    logits [E, V] of the tokens ``x_t.reshape(-1)[sites]`` alone.
+    """
+
+    def __call__(self, x_t: Array, t: Array, /) -> Any: ...
+
+
+class Step(Protocol):
+    """``x_s = step(key, x_t, t, s)``: one move of a sampler from time t to time s."""
+
+    def __call__(self, key: Key, x_t: Array, t: float, s: float, /) -> Array: ...

@@ -1,0 +1,230 @@
+"""Samplers: from x_0 to x_1, one event at a time.
+
+A step moves x_t to x_s in the law of its rule: each token, independently given x_t, is redrawn with a probability
+known from the schedule, from a component chosen by the schedule, whose value a posterior of the model draws. Events
+are drawn first; logits are evaluated and values drawn only at the tokens that have one.
+
+Token i of sequence b has two uniforms a step, under the key of the step: at the site 2((first + b) N + i) the coin,
+which says whether there is an event and of which component, and at the next site the value. So a shard (`first` is
+the global index of its first sequence), another batch size, and a lazy or a dense model give the same tokens.
+"""
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from functools import cache
+from itertools import accumulate, pairwise
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from . import events, random
+from .arrays import like, namespace, put, to_numpy
+from .checks import increasing, natural
+from .paths import X1, Fixed, Mixture
+from .protocols import Array, Key, Model, Step
+
+__all__ = ["euler_step", "finite_step", "sample", "simulate"]
+
+Rule: TypeAlias = Callable[[Any, Array, Array], tuple[Array, ...]]
+
+_LANES = 1 << 16  # coins drawn in one go: steps are drawn together while a cache holds them
+
+
+def finite_step(
+    path: Mixture, model: Model, key: Key, x_t: Array, t: Any, s: Any, *, keep: Array | None = None, first: int = 0
+) -> Array:
+    """x_s from x_t, int[B, N], by the finite step: exact given the pair, for any t < s <= 1, s = 1 included.
+
+    A token stays with probability `events.stay`, else component j is chosen with weight c^j and its posterior,
+    frozen at x_t and t, draws the value. Times are numbers or float[B]. Tokens where `keep`, bool[B, N], holds are a
+    prompt and never move, as under the point masses that are their posteriors. ValueError unless t < s in [0, 1].
+    Source: Gat et al. 2024, Theorem 3 integrated over [t, s]; for two components the ancestral step of masked
+    diffusion.
+
+    >>> model = lambda x_t, t: np.log([[[0.0, 1.0, 0.0]] * 4])
+    >>> with np.errstate(divide="ignore"):
+    ...     finite_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 2, 0]]), 0.0, 0.5)
+    array([[1, 2, 1, 0]])
+    """
+    return _step(events.redraw_weights, path, model, key, x_t, t, s, keep, first)
+
+
+def euler_step(
+    path: Mixture, model: Model, key: Key, x_t: Array, t: Any, s: Any, *, keep: Array | None = None, first: int = 0
+) -> Array:
+    """x_s from x_t, int[B, N], in the law delta + (s - t) u_t of Euler's rule, token by token.
+
+    Where s - t exceeds 1 / intensity the event is sure, see `events.euler_redraw`. Arguments as in `finite_step`.
+    Source: Gat et al. 2024, the sampling rule X_{t+h}^i ~ delta_{X_t^i} + h u_t^i.
+    """
+    return _step(events.euler_redraw, path, model, key, x_t, t, s, keep, first)
+
+
+def simulate(step: Step, key: Key, x_0: Array, times: Sequence[float], *, frames: bool = False) -> Array:
+    """The state at the last time, int[B, N], or with `frames` at every time, int[len(times), B, N].
+
+    A fold of x = step(fold_in(key, i), x, times[i], times[i + 1]), started from x_0 at times[0]. Raises ValueError
+    unless the times increase strictly within [0, 1].
+
+    >>> simulate(lambda key, x_t, t, s: x_t + 1, Key(0, 1), np.array([[0]]), [0.0, 0.5, 1.0], frames=True).tolist()
+    [[[0]], [[1]], [[2]]]
+    """
+    increasing("times", times)
+    natural("x_0", x_0)
+    states = [x_0]
+    for i, (t, s) in enumerate(pairwise(times)):
+        x_s = step(random.fold_in(key, i), states[-1], t, s)
+        states = [*states, x_s] if frames else [x_s]
+    return namespace(x_0).stack(states) if frames else states[-1]
+
+
+def sample(
+    path: Mixture,
+    model: Model,
+    key: Key,
+    x_0: Array,
+    times: Sequence[float],
+    *,
+    keep: Array | None = None,
+    frames: bool = False,
+    first: int = 0,
+) -> Array:
+    """`simulate` of `finite_step`, token by token, with the events of many steps drawn in one go.
+
+    >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
+    >>> sample(Mixture(), model, Key(0, 1), np.array([[0, 1]]), [0.0, 1.0]).shape
+    (1, 2)
+    """
+    increasing("times", times)
+    natural("x_0", x_0)
+    grid = np.asarray(times, dtype=np.float64)[:, None]
+    weights = events.redraw_weights(path.schedule, grid[:-1], grid[1:])
+    steps = np.arange(len(times) - 1)
+    keys = Key(*random.threefry2x32(key, 0 * steps, steps))  # fold_in(key, i) for every step at once
+    walk = _walk(path, model, keys, x_0, times[:-1], [w[:, None, :] for w in weights], keep, first)
+    states = [x_0, *walk] if frames else deque(walk, maxlen=1)
+    return namespace(x_0).stack(list(states)) if frames else states[-1]
+
+
+def _step(
+    rule: Rule, path: Mixture, model: Model, key: Key, x_t: Array, t: Any, s: Any, keep: Array | None, first: int
+) -> Array:
+    """The walk of one step, its weights computed on the host: every library has the same to the last bit."""
+    t, s = (np.asarray(to_numpy(time), dtype=np.float64) for time in (t, s))
+    rows = np.broadcast_shapes((1,), t.shape, s.shape)
+    if rows not in ((1,), tuple(x_t.shape[:-1])):
+        raise ValueError(f"t, s: expected numbers or the shape {tuple(x_t.shape[:-1])} of the batch, got {rows}")
+    if not np.all((t >= 0) & (t < s) & (s <= 1)):
+        raise ValueError(f"t, s: expected 0 <= t < s <= 1, got t={t} and s={s}")
+    weights = rule(path.schedule, np.broadcast_to(t, rows)[:, None], np.broadcast_to(s, rows)[:, None])
+    keys = Key(*(np.asarray([word]) for word in key))
+    return next(_walk(path, model, keys, x_t, [t], [w[None, :, :] for w in weights], keep, first))
+
+
+def _walk(
+    path: Mixture,
+    model: Model,
+    keys: Key,
+    x_t: Array,
+    times: Sequence[Any],
+    weights: Sequence[np.ndarray],
+    keep: Array | None,
+    first: int,
+) -> Iterator[Array]:
+    """The states after each of K steps; keys: int64[K] twice, times: K, weights: m arrays float64[K, 1 or B, 1 or N].
+
+    Takes together the steps whose coins fit a cache. A mask path has coins at its masked tokens only.
+    """
+    xp = namespace(x_t)
+    if x_t.ndim != 2 or not xp.isdtype(x_t.dtype, "integral"):
+        raise ValueError(f"x_t: expected integer tokens of shape (B, N), got {x_t.dtype} of shape {tuple(x_t.shape)}")
+    if weights[0].shape[2] not in (1, x_t.shape[1]):
+        raise ValueError(f"schedule: expected one for each of {x_t.shape[1]} tokens, got {weights[0].shape[2]}")
+    free = xp.ones(x_t.shape, dtype=xp.bool) if keep is None else ~keep
+    levels = list(accumulate(weights))
+    begin = 0
+    while begin < len(times):
+        movable = free if path.mask is None else free & (x_t == path.mask)
+        sites = xp.nonzero(xp.reshape(movable, (-1,)))[0]
+        end = min(len(times), begin + max(1, _LANES // max(1, sites.shape[0])))
+        address = 2 * (sites + first * x_t.shape[1])
+        coin = random.uniform_at(Key(*(word[begin:end, None] for word in keys)), address[None, :])
+        event = coin < _at(levels[-1][begin:end, :, :], sites, x_t)
+        if path.mask is not None:  # the first event reveals the token: the later ones would redraw a point mass
+            earliest = xp.argmax(xp.astype(event, xp.int8), axis=0)
+            event = event & (random.sites((end - begin, 1), xp=xp) == earliest[None, :])
+        row, column = xp.nonzero(event)
+        coin = coin[event]
+        step = to_numpy(row)
+        value = random.uniform_at(Key(*(word[begin + step] for word in keys)), xp.take(address, column) + 1)
+        sites, bounds = xp.take(sites, column), np.searchsorted(step, np.arange(end - begin + 1)).tolist()
+        for k, here in zip(range(begin, end), map(slice, bounds, bounds[1:]), strict=True):
+            if here.start < here.stop:
+                now = [level[k : k + 1, :, :] for level in levels]
+                x_t = _redraw(path, model, x_t, times[k], sites[here], coin[here], value[here], now)
+            yield x_t
+        begin = end
+
+
+def _redraw(
+    path: Mixture, model: Model, x_t: Array, t: Any, sites: Array, coin: Array, value: Array, levels: list[np.ndarray]
+) -> Array:
+    """x_t with new tokens at the sites: the component on which the coin fell draws the value from its posterior."""
+    xp = namespace(x_t)
+    draw = _posterior_draw(path, model, x_t, t)
+    below = [0.0 * levels[0], *levels]
+    live = [j for j, (low, high) in enumerate(pairwise(below)) if np.any(low < high)]
+    if len(live) == 1:
+        tokens = draw(live[0], sites, value)
+    else:
+        tokens = xp.zeros_like(sites)
+        for j in live:
+            fell = (coin >= _at(below[j], sites, x_t)[0, :]) & (coin < _at(levels[j], sites, x_t)[0, :])
+            tokens = put(tokens, xp.nonzero(fell)[0], draw(j, sites[fell], value[fell]))
+    return xp.reshape(put(xp.reshape(x_t, (-1,)), sites, xp.astype(tokens, x_t.dtype)), x_t.shape)
+
+
+def _posterior_draw(path: Mixture, model: Model, x_t: Array, t: Any) -> Callable[[int, Array, Array], Array]:
+    """draw(j, sites, u): tokens from the posterior of component j at the sites, of the state x_t at time t."""
+    xp = namespace(x_t)
+    batch, length = x_t.shape
+    t = like(x_t, np.broadcast_to(t, (batch,)).copy())
+
+    @cache
+    def everywhere() -> Any:
+        return model(x_t, t)
+
+    def draw(j: int, sites: Array, u: Array) -> Array:
+        component = path.components[j]
+        if isinstance(component, Fixed):
+            return random.choose(component.rows(sites, length), u)
+        at = getattr(model, "at", None)
+        logits = _of_component(path, j, at(x_t, t, sites) if at else everywhere())
+        if not at:
+            if tuple(logits.shape[:-1]) != (batch, length):
+                raise ValueError(f"model: expected logits of shape ({batch}, {length}, V), got {tuple(logits.shape)}")
+            logits = xp.take(xp.reshape(logits, (batch * length, -1)), sites, axis=0)
+        if path.mask is not None:
+            logits = logits[:, : path.mask]  # data never holds the mask, the last token
+        return random.choose_logits(logits, u)
+
+    return draw
+
+
+def _of_component(path: Mixture, j: int, logits: Any) -> Array:
+    """The logits of component j: of a tuple its entry, of a single array the posterior of X1."""
+    if not isinstance(logits, tuple):
+        logits = tuple(logits if isinstance(component, X1) else None for component in path.components)
+    if len(logits) != len(path.components) or logits[j] is None:
+        raise ValueError(
+            f"model: expected a tuple of {len(path.components)} logits with one for component {j}, "
+            f"{path.components[j]}, from which this path redraws"
+        )
+    return logits[j]
+
+
+def _at(level: np.ndarray, sites: Array, x_t: Array) -> Array:
+    """Levels float64[K, 1 or B, 1 or N] on the host as float64[K, 1 or E] at the sites of x_t, int[B, N]."""
+    if level.shape[1:] != (1, 1):
+        level = np.broadcast_to(level, (level.shape[0], *x_t.shape)).reshape(level.shape[0], -1)[:, to_numpy(sites)]
+    return like(x_t, level.reshape(level.shape[0], -1))
