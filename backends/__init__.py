@@ -4,11 +4,10 @@
 attribute `backend`, under the entry-point group ``dfm_ref.backends``.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
 from importlib import import_module
 from importlib.metadata import entry_points
-from typing import Any
+
+from dfm_ref.protocols import Backend
 
 __all__ = ["NAMES", "Backend", "BackendError", "load", "names"]
 
@@ -17,26 +16,6 @@ NAMES = ("numpy", "strict", "torch", "jax", "cupy")
 
 class BackendError(RuntimeError):
     """A backend that is unknown, or whose library or device is missing: one line that says what to install."""
-
-
-@dataclass(frozen=True)
-class Backend:
-    """An array library and what the pure code cannot know about it."""
-
-    name: str
-    xp: Any
-    """The namespace, as `array_api_compat` gives it."""
-    asarray: Callable[[Any], Any]
-    """From NumPy to the library's array on its device."""
-    to_numpy: Callable[[Any], Any]
-    synchronize: Callable[[], None] = lambda: None
-    """Waits until the device has done its work; for timing."""
-    kernels: Mapping[Callable[..., Any], Callable[..., Any]] = field(default_factory=dict)
-    """Fused twins with the signature of the reference functions that they replace."""
-
-    def fused(self, function: Callable[..., Any]) -> Callable[..., Any]:
-        """The fused twin of a reference function, or the function itself."""
-        return self.kernels.get(function, function)
 
 
 def names() -> tuple[str, ...]:

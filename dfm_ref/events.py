@@ -9,6 +9,7 @@ and never on a model. With l the component that decays fastest, argmin_j kappa_d
 - over a finite step from t to s a token stays with probability `stay`, else is redrawn with weights c^j
   (kernel = stay delta + sum_j c^j w^j), which carries p_t(.|x_0, x_1) to p_s(.|x_0, x_1) exactly, s = 1 included.
 
+Both are one formula, `_split`, of the derivative and of the later weights.
 Times are numbers or float[..., 1]; results have that shape, or [..., N] where the schedule is per token.
 Source: Gat et al. 2024, Theorem 3 (a, b); where l is constant on [t, s] the finite step is its integral, at posteriors
 frozen at t.
@@ -33,22 +34,19 @@ def intensity(schedule: Schedule, t: Array) -> Array:
     >>> float(intensity(Linear(), 0.75))
     4.0
     """
-    return -reduce(namespace(t).minimum, _growth(schedule, t))
+    return -_split(schedule.kappa_dots(t), schedule.kappas(t))[0]
 
 
 def redraw_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
     """a_t^j = kappa_dot_t^j - kappa_t^j b_t >= 0 for each component, per unit of t; they sum to the intensity.
 
-    a^l is exactly 0, where rounding would leave -1e-17. Domain: where the intensity is finite.
+    Domain: where the intensity is finite.
 
     >>> from .schedules import Linear
     >>> [float(a) for a in redraw_rates(Linear(), 0.75)]
     [0.0, 4.0]
     """
-    growth = _growth(schedule, t)
-    b = reduce(namespace(t).minimum, growth)
-    rates = zip(growth, schedule.kappa_dots(t), schedule.kappas(t), strict=True)
-    return tuple(_unless(g == b, dot - kappa * b) for g, dot, kappa in rates)
+    return _split(schedule.kappa_dots(t), schedule.kappas(t))[1]
 
 
 def stay(schedule: Schedule, t: Array, s: Array) -> Array:
@@ -58,7 +56,7 @@ def stay(schedule: Schedule, t: Array, s: Array) -> Array:
     >>> float(stay(Linear(), 0.5, 0.75))
     0.5
     """
-    return reduce(namespace(t).minimum, _survival(schedule, t, s), 1.0 + 0.0 * t)
+    return _split(schedule.kappas(s), schedule.kappas(t))[0]
 
 
 def redraw_weights(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
@@ -68,10 +66,7 @@ def redraw_weights(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
     >>> [float(c) for c in redraw_weights(Linear(), 0.5, 0.75)]
     [0.0, 0.5]
     """
-    survival = _survival(schedule, t, s)
-    least = reduce(namespace(t).minimum, survival)
-    weights = zip(survival, schedule.kappas(t), schedule.kappas(s), strict=True)
-    return tuple(_unless(r == least, after - least * before) for r, before, after in weights)
+    return _split(schedule.kappas(s), schedule.kappas(t))[1]
 
 
 def euler_redraw(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
@@ -90,27 +85,20 @@ def euler_redraw(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
     return tuple(h * a for a in redraw_rates(schedule, t))
 
 
-def _growth(schedule: Schedule, t: Array) -> list[Array]:
-    """kappa_dot^j / kappa^j with its limits where kappa^j = 0: never the minimum, unless kappa^j still decreases."""
-    xp = namespace(t)
-    pairs = zip(schedule.kappa_dots(t), schedule.kappas(t), strict=True)
-    return [
-        xp.where(kappa > 0, _over(dot, kappa), xp.where(dot < 0, -xp.inf + dot, xp.inf + dot)) for dot, kappa in pairs
-    ]
+def _split(ahead: tuple[Array, ...], kappas: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
+    """r = min_j ahead^j / kappa^j, and what each component has beyond it, ahead^j - r kappa^j >= 0.
 
-
-def _survival(schedule: Schedule, t: Array, s: Array) -> list[Array]:
-    """kappa_s^j / kappa_t^j, +inf where the component is absent at t."""
-    xp = namespace(t)
-    pairs = zip(schedule.kappas(t), schedule.kappas(s), strict=True)
-    return [xp.where(before > 0, _over(after, before), xp.inf + after) for before, after in pairs]
-
-
-def _over(above: Array, below: Array) -> Array:
-    """The quotient, without a warning where the denominator is 0 and the result not used."""
-    return above / namespace(below).where(below > 0, below, 1.0 + below)
-
-
-def _unless(is_least: Array, weight: Array) -> Array:
-    zero = 0.0 * weight
-    return namespace(weight).where(is_least, zero, namespace(weight).maximum(weight, zero))
+    A component with kappa^j = 0 never gives the minimum, unless it still decreases: then r = -inf. What the minimal
+    component l has beyond r is exactly 0, where rounding would leave -1e-17.
+    """
+    xp = namespace(*kappas)
+    ratios = []
+    for rise, kappa in zip(ahead, kappas, strict=True):
+        absent = xp.where(rise < 0, rise - xp.inf, rise + xp.inf)
+        ratios.append(xp.where(kappa > 0, rise / xp.where(kappa > 0, kappa, kappa + 1), absent))
+    least = reduce(xp.minimum, ratios)
+    rest = zip(ratios, ahead, kappas, strict=True)
+    return least, tuple(
+        xp.where(ratio == least, 0.0 * kappa, xp.maximum(rise - least * kappa, 0.0 * kappa))
+        for ratio, rise, kappa in rest
+    )

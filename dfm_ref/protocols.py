@@ -1,9 +1,11 @@
-"""The nouns of the library: aliases and the three shapes of callable that it passes around.
+"""The nouns of the library: aliases, the shapes of callable that it passes around, and what a backend is.
 
 Names carry shapes: ``x_0, x_1, x_t: int[..., N]``; ``t, s: float`` or ``float[...]``; ``logits, probs_1, u:
 float[..., N, V]``, the vocabulary last. Time runs from 0 (source) to 1 (data); rates are per unit of t.
 """
 
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
 Array: TypeAlias = Any
@@ -38,3 +40,23 @@ class Step(Protocol):
     """``x_s = step(key, x_t, t, s)``: one move of a sampler from time t to time s."""
 
     def __call__(self, key: Key, x_t: Array, t: float, s: float, /) -> Array: ...
+
+
+@dataclass(frozen=True)
+class Backend:
+    """An array library and what the pure code cannot know about it."""
+
+    name: str
+    xp: Any
+    """The namespace, as `array_api_compat` gives it."""
+    asarray: Callable[[Any], Any]
+    """From NumPy to the library's array on its device."""
+    to_numpy: Callable[[Any], Any]
+    synchronize: Callable[[], None] = lambda: None
+    """Waits until the device has done its work; for timing."""
+    kernels: Mapping[Callable[..., Any], Callable[..., Any]] = field(default_factory=dict)
+    """Fused twins with the signature of the reference functions that they replace."""
+
+    def fused(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The fused twin of a reference function, or the function itself."""
+        return self.kernels.get(function, function)

@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfm_ref import couplings, events, paths
+from dfm_ref import couplings, events, paths, velocities
 from dfm_ref.paths import X0, X1, Fixed, Mixture
 from dfm_ref.protocols import Key
 from dfm_ref.schedules import Bernstein, Convex, PerToken
@@ -66,15 +66,16 @@ def our_coefficients(t: F) -> tuple[Table, Table]:
 
 
 def our_velocity(t: F) -> Table:
-    """The library's coefficients on the oracle's posteriors."""
+    """The library's u[N, S, d] at every state, of the oracle's posteriors."""
     _, problem = correlated()
-    return oracle.velocity(*our_coefficients(t), oracle.posteriors(problem, at(t)[0]).w_hat.astype(float))
+    w_hat = oracle.posteriors(problem, at(t)[0]).w_hat.astype(float).swapaxes(1, 2)
+    return np.asarray(velocities.forward(PATH, tuple(w_hat), oracle.states(2, 2), float(t)).swapaxes(0, 1))
 
 
 def our_marginal(problem: Problem, t: F) -> Table:
     """p_t(x) from the library's token laws given the pair."""
     tokens = paths.pmf(PATH, problem.x_0, problem.x_1, float(t), vocab_size=2)
-    return problem.pi.astype(float) @ oracle.product(tokens)
+    return np.asarray(problem.pi.astype(float) @ oracle.product(tokens))
 
 
 def close(ours: Table, exactly: Any) -> bool:
@@ -125,9 +126,7 @@ def test_e22_weights_below_zero_cannot_sum_to_one(printed: list[F]) -> None:
 def test_e22_weights_are_not_negative() -> None:
     _, problem = correlated()
     assert (oracle.token_marginals(problem, -at(F(1, 2))[0]).sum(axis=-1) == -1).all()  # all below 0: no law
-    assert (
-        oracle.marginal(problem, exact([["3/2", "-1/2", 0]] * 2)) < 0
-    ).any()  # one below 0, the sum still 1
+    assert (oracle.marginal(problem, exact([["3/2", "-1/2", 0]] * 2)) < 0).any()  # one below 0, the sum still 1
     for t in TIMES:
         p = oracle.marginal(problem, at(t)[0])
         assert (at(t)[0] >= 0).all()
@@ -145,17 +144,14 @@ def test_e24_every_token_draws_from_its_own_row_and_only_up_to_o_of_h() -> None:
     for t in TIMES:
         u, p = true_velocity(t), oracle.marginal(problem, at(t)[0])
         one_row = [np.where(np.arange(2)[:, None, None] == i, u, 0) for i in range(2)]
-        assert all(
-            (residual(row, t) != 0).any() for row in one_row
-        )  # read literally, a row alone moves the state
+        assert all((residual(row, t) != 0).any() for row in one_row)  # read literally, a row alone moves the state
         assert (residual(u, t) == 0).all()
         kernels = {h: oracle.joint_kernel(oracle.euler_kernel(u, h)) for h in (F(1, 500), F(1, 1000))}
         rest = [(K - np.eye(4, dtype=int) - h * oracle.generator(u)) / h**2 for h, K in kernels.items()]
         assert (rest[0] == rest[1]).all()  # tokens independent given X_t: I + h Q + O(h^2)
         assert (rest[0] != 0).any()
         long, short = (
-            oracle.total_variation(K @ p, oracle.marginal(problem, at(t + h)[0])) / h
-            for h, K in kernels.items()
+            oracle.total_variation(K @ p, oracle.marginal(problem, at(t + h)[0])) / h for h, K in kernels.items()
         )
         assert 0 < short < F(6, 10) * long  # the law of X_{t+h} up to o(h), and not equal to it
 
@@ -192,9 +188,7 @@ def test_e27_a_is_divided_by_the_weight_of_ell() -> None:
         a, b, ell = oracle.coefficients(kappa, kappa_dot)
         least, least_dot = (np.take_along_axis(k, ell[:, None], axis=-1) for k in (kappa, kappa_dot))
         printed = kappa_dot - least_dot
-        assert (
-            printed.sum(axis=-1) + b == (least_dot * (1 / least - 3))[:, 0]
-        ).all()  # 0 where kappa^ell = 1/3
+        assert (printed.sum(axis=-1) + b == (least_dot * (1 / least - 3))[:, 0]).all()  # 0 where kappa^ell = 1/3
         u = oracle.velocity(printed, b, oracle.posteriors(problem, kappa).w_hat)
         assert (u.sum(axis=-1) != 0).any()
         assert (residual(u, t) != 0).any()
@@ -225,4 +219,5 @@ def test_e29_the_velocity_averages_the_components_over_the_pairs_given_z() -> No
         weights = oracle.pair_posterior(problem, kappa)[..., None]
         assert (sum(u * weight for u, weight in zip(pairs, weights, strict=True)) == true_velocity(t)).all()
         assert (residual(true_velocity(t), t) == 0).all()
+        assert close(our_velocity(t), true_velocity(t))
         assert close(residual(our_velocity(t), t).astype(float), 0)

@@ -40,10 +40,10 @@ PAIRS = {
         lambda p: nn.embedding(p, like(p["weight"], TOKENS)),
         lambda p, r, dy: (nn.embedding_backward(p, r, dy),),
     ),
-    "layer_norm": (
-        (params(weight=(D,)), normal(B, N, D)),
-        nn.layer_norm,
-        lambda p, x, r, dy: nn.layer_norm_backward(p, r, dy),
+    "adaptive_norm": (
+        (params(weight=(D,)), normal(B, N, D), normal(B, 1, D), normal(B, 1, D)),
+        nn.adaptive_norm,
+        lambda p, x, shift, scale, r, dy: nn.adaptive_norm_backward(p, r, dy),
     ),
     "silu": ((normal(B, N),), nn.silu, lambda x, r, dy: (nn.silu_backward(r, dy),)),
     "gelu_tanh": ((normal(B, N),), nn.gelu_tanh, lambda x, r, dy: (nn.gelu_tanh_backward(r, dy),)),
@@ -56,11 +56,6 @@ PAIRS = {
         (normal(B, N, H, D), normal(B, N, H, D), normal(B, N, H, D)),
         nn.attention,
         lambda q, k, v, r, dy: nn.attention_backward(r, dy),
-    ),
-    "modulate": (
-        (normal(B, N, D), normal(B, 1, D), normal(B, 1, D)),
-        nn.modulate,
-        lambda x, shift, scale, r, dy: nn.modulate_backward(r, dy),
     ),
     "gate": (
         (normal(B, N, D), normal(B, 1, D)),
@@ -158,10 +153,11 @@ def test_forwards_equal_torch():
     torch = pytest.importorskip("torch")
     F = torch.nn.functional
     x, w = torch.from_numpy(normal(B, N, D)), torch.from_numpy(normal(D))
+    shift, scale = torch.from_numpy(normal(2, B, 1, D))
     q, k, v = (torch.from_numpy(normal(B, N, H, D)) for _ in range(3))
     attended = F.scaled_dot_product_attention(*(a.transpose(1, 2) for a in (q, k, v))).transpose(1, 2)
     for (ours, _), theirs in [
-        (nn.layer_norm({"weight": w}, x), F.layer_norm(x, (D,), w, None, 1e-5)),
+        (nn.adaptive_norm({"weight": w}, x, shift, scale), F.layer_norm(x, (D,), w) * (1 + scale) + shift),
         (nn.silu(x), F.silu(x)),
         (nn.gelu_tanh(x), F.gelu(x, approximate="tanh")),
         (nn.attention(q, k, v), attended),

@@ -95,8 +95,7 @@ def bernstein(control: Table) -> Table:
     """Control points [n+1, ...] -> monomial coefficients [..., n+1]: PMFs in, a schedule of PMFs out."""
     n = len(control) - 1
     basis = [
-        [comb(n, k) * comb(n - k, r - k) * (-1) ** (r - k) if r >= k else 0 for r in range(n + 1)]
-        for k in range(n + 1)
+        [comb(n, k) * comb(n - k, r - k) * (-1) ** (r - k) if r >= k else 0 for r in range(n + 1)] for k in range(n + 1)
     ]
     return np.asarray(np.einsum("kij,kr->ijr", control, exact(basis)))
 
@@ -291,9 +290,7 @@ def test_coupling_tables_have_the_source_and_the_data_as_marginals() -> None:
     assert (half.sum(axis=0) == q).all()
     x_0, x_1 = (states(2, 2)[i] for i in np.nonzero(half))
     assert (x_0[:, 0] == x_1[:, 0]).all()
-    assert (
-        half.reshape(2, 2, 4).sum(axis=0) == np.multiply.outer(source[1], q)
-    ).all()  # token 1 is independent
+    assert (half.reshape(2, 2, 4).sum(axis=0) == np.multiply.outer(source[1], q)).all()  # token 1 is independent
 
 
 # Posteriors
@@ -307,9 +304,7 @@ def test_posteriors_are_pmfs_that_average_back_to_the_pair(case: Case, t: Fracti
     assert (reachable == (p > 0)).all()
     assert (w_hat >= 0).all()
     assert (w_hat.sum(axis=-1) == 1).all()
-    assert (
-        np.einsum("jizx,z->jix", w_hat, p) == np.einsum("p,pjix->jix", case.problem.pi, case.problem.w)
-    ).all()
+    assert (np.einsum("jizx,z->jix", w_hat, p) == np.einsum("p,pjix->jix", case.problem.pi, case.problem.w)).all()
 
 
 @oracle
@@ -385,9 +380,7 @@ def test_a_wrong_velocity_does_not_generate_the_path(case: Case, t: Fraction) ->
 
 @oracle
 @given(cases(), before_one, st.data())
-def test_the_conditional_velocity_generates_the_path_of_its_pair(
-    case: Case, t: Fraction, data: st.DataObject
-) -> None:
+def test_the_conditional_velocity_generates_the_path_of_its_pair(case: Case, t: Fraction, data: st.DataObject) -> None:
     pair = data.draw(st.integers(0, len(case.problem.pi) - 1))
     alone = Problem(*(table[[pair]] for table in case.problem))._replace(pi=exact([1]))
     a, b, _ = coefficients(case.kappa(t), case.kappa_dot(t))
@@ -400,10 +393,7 @@ def test_the_conditional_velocity_generates_the_path_of_its_pair(
 def test_the_marginal_velocity_is_the_posterior_mean_of_the_conditional_ones(case: Case, t: Fraction) -> None:
     a, b, _ = coefficients(case.kappa(t), case.kappa_dot(t))
     weights = pair_posterior(case.problem, case.kappa(t))
-    mean = sum(
-        velocity(a, b, given_pair(case.problem, pair)) * weights[pair][:, None]
-        for pair in range(len(weights))
-    )
+    mean = sum(velocity(a, b, given_pair(case.problem, pair)) * weights[pair][:, None] for pair in range(len(weights)))
     assert (mean == case.velocity(t)).all()
 
 
@@ -435,9 +425,7 @@ def test_backward_velocities_generate_the_path_too_and_correctors_keep_it(case: 
     st.sampled_from([masked(), uniform(), masked(((0, 0, 1), (0, 2, -1))), uniform(((0, 0, 1), (0, 1, 0)))]),
     inside,
 )
-def test_two_components_move_at_kdot_over_one_minus_kappa_and_back_at_kdot_over_kappa(
-    case: Case, t: Fraction
-) -> None:
+def test_two_components_move_at_kdot_over_one_minus_kappa_and_back_at_kdot_over_kappa(case: Case, t: Fraction) -> None:
     kappa, kappa_dot = case.kappa(t)[:, 1, None, None], case.kappa_dot(t)[:, 1, None, None]
     p_0, p_1 = posteriors(case.problem, case.kappa(t)).w_hat
     stay = delta(states(p_1.shape[-1], 2).T, p_1.shape[-1])
@@ -469,17 +457,13 @@ def test_a_tie_gives_both_components_a_zero_and_the_lowest_index() -> None:
 def test_the_order_of_the_components_does_not_matter(case: Case, t: Fraction, random: Any) -> None:
     order = list(range(case.coef.shape[1]))
     random.shuffle(order)
-    shuffled = case._replace(
-        problem=case.problem._replace(w=case.problem.w[:, order]), coef=case.coef[:, order]
-    )
+    shuffled = case._replace(problem=case.problem._replace(w=case.problem.w[:, order]), coef=case.coef[:, order])
     assert (shuffled.velocity(t) == case.velocity(t)).all()
 
 
 @oracle
 @given(cases(), before_one, st.fractions(0, 3, max_denominator=5))
-def test_a_faster_clock_gives_another_velocity_of_the_same_path(
-    case: Case, t: Fraction, more: Fraction
-) -> None:
+def test_a_faster_clock_gives_another_velocity_of_the_same_path(case: Case, t: Fraction, more: Fraction) -> None:
     a, b, _ = coefficients(case.kappa(t), case.kappa_dot(t))
     faster = velocity(a + more * case.kappa(t), b - more, posteriors(case.problem, case.kappa(t)).w_hat)
     assert (case.residual(t, faster) == 0).all()
@@ -533,9 +517,7 @@ def test_the_finite_step_to_one_ends_at_x_1(case: Case, t: Fraction) -> None:
 
 @oracle
 @given(cases(), before_one, st.fractions(F(1, 50), 1, max_denominator=50))
-def test_the_finite_step_is_euler_s_with_the_mean_of_kappa_dot(
-    case: Case, t: Fraction, share: Fraction
-) -> None:
+def test_the_finite_step_is_euler_s_with_the_mean_of_kappa_dot(case: Case, t: Fraction, share: Fraction) -> None:
     h = share * (1 - t)
     c, stay = finite_coefficients(case.kappa(t), case.kappa(t + h))
     w_hat, _ = posteriors(case.problem, case.kappa(t))
@@ -552,8 +534,7 @@ def test_the_derivative_of_the_finite_step_is_the_velocity(case: Case, t: Fracti
         case.coef.shape[-1] - 1,
     )  # near t, ell is constant and the kernel a polynomial in s - t
     steps = [
-        finite_kernel(*finite_coefficients(case.kappa(t), case.kappa(t + n * h)), w_hat)
-        for n in range(degree + 1)
+        finite_kernel(*finite_coefficients(case.kappa(t), case.kappa(t + n * h)), w_hat) for n in range(degree + 1)
     ]
     assert (slope(steps, h) == case.velocity(t)).all()
 
@@ -570,9 +551,7 @@ def test_stay_multiplies_over_times_only_while_ell_is_constant() -> None:
 
 @oracle
 @given(cases(), before_one, st.fractions(F(1, 20), 3, max_denominator=20))
-def test_the_clipped_step_is_euler_s_up_to_its_bound_and_always_a_pmf(
-    case: Case, t: Fraction, h: Fraction
-) -> None:
+def test_the_clipped_step_is_euler_s_up_to_its_bound_and_always_a_pmf(case: Case, t: Fraction, h: Fraction) -> None:
     a, b, _ = coefficients(case.kappa(t), case.kappa_dot(t))
     w_hat, _ = posteriors(case.problem, case.kappa(t))
     c, stay = clipped_coefficients(a, b, h)
@@ -616,15 +595,11 @@ def steps(case: Case, count: int) -> Table:
 def test_masked_steps_are_exact_for_one_token_and_err_in_parallel_for_two() -> None:
     one = mixture(prompted(exact(["1/3", "2/3", 0]), exact([[0, 0, 1]]), np.array([False])), [(0, 0, 1)], 3)
     laws = steps(one, 3)
-    assert [law.tolist() for law in laws] == [
-        marginal(one.problem, one.kappa(F(n, 3))).tolist() for n in range(4)
-    ]
+    assert [law.tolist() for law in laws] == [marginal(one.problem, one.kappa(F(n, 3))).tolist() for n in range(4)]
     two = masked()
     q = two.pi.sum(axis=0)
     errors = [total_variation(steps(two, count)[-1], q) for count in (1, 2, 4)]
-    assert (
-        errors[0] == 2 * errors[1] == 4 * errors[2] == F(7, 32)
-    )  # both unmask at once with probability 1 / steps
+    assert errors[0] == 2 * errors[1] == 4 * errors[2] == F(7, 32)  # both unmask at once with probability 1 / steps
 
 
 def test_total_variation() -> None:

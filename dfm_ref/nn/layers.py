@@ -17,6 +17,8 @@ from ..arrays import namespace, one_hot
 from ..protocols import Array, Params
 
 __all__ = [
+    "adaptive_norm",
+    "adaptive_norm_backward",
     "attention",
     "attention_backward",
     "embedding",
@@ -27,12 +29,8 @@ __all__ = [
     "gelu_tanh",
     "gelu_tanh_backward",
     "join_heads",
-    "layer_norm",
-    "layer_norm_backward",
     "linear",
     "linear_backward",
-    "modulate",
-    "modulate_backward",
     "nest",
     "rotary",
     "rotary_backward",
@@ -124,30 +122,39 @@ def embedding_backward(params: Params, residuals: Array, dy: Array) -> Params:
     return {"weight": rows.T @ xp.reshape(dy, (-1, dim))}
 
 
-def layer_norm(params: Params, x: Array, *, eps: float = 1e-5) -> tuple[Array, tuple[Array, Array]]:
-    """y = z w, z = (x - mean x) / sqrt(var x + eps), over the last axis: weight w [dim], x, y float[..., dim].
+def adaptive_norm(params: Params, x: Array, shift: Array, scale: Array) -> tuple[Array, tuple[Array, ...]]:
+    """y = z w (1 + scale) + shift with z = (x - mean x) / sqrt(var x + 1e-5), the mean and var over the last axis.
 
-    Source: Ba et al. 2016, "Layer Normalization"; without a bias, as in the DDiT.
+    LayerNorm with weight w [dim] and no bias, modulated by the time: x, y float[B, N, dim]; shift, scale
+    float[B, 1, dim], one row a sequence. Sources: Ba et al. 2016; Peebles and Xie 2022 (adaLN).
 
     >>> import numpy as np
-    >>> layer_norm({"weight": np.ones(2)}, np.array([3.0, 5.0]), eps=0.0)[0]
-    array([-1.,  1.])
+    >>> zero = np.zeros((1, 1, 2))
+    >>> adaptive_norm({"weight": np.ones(2)}, np.array([[[300.0, 500.0]]]), zero, zero)[0]
+    array([[[-1.,  1.]]])
     """
     xp = namespace(x)
     z = x - xp.mean(x, axis=-1, keepdims=True)
-    scale = 1 / xp.sqrt(xp.vecdot(z, z)[..., None] / x.shape[-1] + eps)
-    z = z * scale
-    return z * params["weight"], (z, scale)
+    spread = xp.sqrt(xp.vecdot(z, z)[..., None] / x.shape[-1] + 1e-5)
+    z = z / spread
+    return z * (params["weight"] * (1 + scale)) + shift, (z, spread, scale)
 
 
-def layer_norm_backward(params: Params, residuals: tuple[Array, Array], dy: Array) -> tuple[Params, Array]:
-    """y = z w  =>  dw = sum dy z;  z = (x - mean x) scale  =>  dx = (dz - mean dz - z mean(dz z)) scale."""
-    z, scale = residuals
+def adaptive_norm_backward(
+    params: Params, residuals: tuple[Array, ...], dy: Array
+) -> tuple[Params, Array, Array, Array]:
+    """y = z w (1 + scale) + shift  =>  dw = sum dy z (1 + scale), dscale = sum dy z w, dshift = sum dy;
+    z = (x - mean x) / spread  =>  dx = (dz - mean dz - z mean(dz z)) / spread.
+    """
+    z, spread, scale = residuals
     xp = namespace(z)
-    dparams = {"weight": xp.sum(xp.reshape(dy * z, (-1, z.shape[-1])), axis=0)}
-    dz = dy * params["weight"]
+    weight = params["weight"]
+    dy_z = xp.sum(dy * z, axis=-2, keepdims=True)
+    dweight = xp.sum(dy_z * (1 + scale), axis=(0, 1))
+    dz = dy * (weight * (1 + scale))
     along = xp.vecdot(dz, z)[..., None] / z.shape[-1]
-    return dparams, (dz - xp.mean(dz, axis=-1, keepdims=True) - z * along) * scale
+    dx = (dz - xp.mean(dz, axis=-1, keepdims=True) - z * along) / spread
+    return {"weight": dweight}, dx, xp.sum(dy, axis=-2, keepdims=True), dy_z * weight
 
 
 def silu(x: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -171,25 +178,24 @@ _GELU = math.sqrt(2 / math.pi), 0.044715
 
 
 def gelu_tanh(x: Array) -> tuple[Array, tuple[Array, Array]]:
-    """y = x (1 + h) / 2 with h = tanh(a (x + b x^3)), a = sqrt(2 / pi), b = 0.044715, elementwise.
+    """y = x g with g = (1 + tanh(a (x + b x^3))) / 2, a = sqrt(2 / pi), b = 0.044715, elementwise.
 
     Source: Hendrycks and Gimpel 2016, "Gaussian Error Linear Units", the tanh form.
 
     >>> import numpy as np
     >>> gelu_tanh(np.array([0.0, 100.0, -100.0]))[0]
-    array([  0., 100.,   0.])
+    array([  0., 100.,  -0.])
     """
     a, b = _GELU
-    h = namespace(x).tanh((x * x * (a * b) + a) * x)
-    return (x * h + x) * 0.5, (x, h)
+    g = namespace(x).tanh((x * x * (a * b) + a) * x) * 0.5 + 0.5
+    return x * g, (x, g)
 
 
 def gelu_tanh_backward(residuals: tuple[Array, Array], dy: Array) -> Array:
-    """y = x (1 + h) / 2, h = tanh(u)  =>  dx = dy (1 + h + x (1 - h^2) du/dx) / 2, du/dx = a (1 + 3 b x^2)."""
-    x, h = residuals
+    """y = x g, g = (1 + tanh u) / 2  =>  dx = dy g (1 + (1 - g) 2 x du/dx), du/dx = a (1 + 3 b x^2)."""
+    x, g = residuals
     a, b = _GELU
-    slope = (x * x * (3 * a * b) + a) * x  # x du/dx
-    return ((slope - h * h * slope) + h + 1) * dy * 0.5
+    return (((x * x * (6 * a * b) + 2 * a) * x) * (1 - g) + 1) * g * dy
 
 
 def time_features(t: Array, *, size: int = 256, max_period: float = 10000.0) -> Array:
@@ -272,43 +278,26 @@ def attention(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
     """
     xp = namespace(q)
     q, k, v = (xp.permute_dims(x, (0, 2, 1, 3)) for x in (q / math.sqrt(q.shape[-1]), k, v))
-    scores = q @ k.mT
-    p = xp.exp(scores - xp.max(scores, axis=-1, keepdims=True))
-    p = p / xp.sum(p, axis=-1, keepdims=True)
-    return xp.permute_dims(p @ v, (0, 2, 1, 3)), (q, k, v, p)
+    scores = k @ q.mT  # [B, H, keys, queries], because a softmax down the columns is faster
+    e = xp.exp(scores - xp.max(scores, axis=-2, keepdims=True))
+    scale = 1 / xp.sum(e, axis=-2)[..., None]
+    y = e.mT @ v * scale
+    return xp.permute_dims(y, (0, 2, 1, 3)), (q, k, v, e, scale, y)
 
 
 def attention_backward(residuals: tuple[Array, ...], dy: Array) -> tuple[Array, Array, Array]:
-    """y = p v  =>  dv = p^T dy, dp = dy v^T;  p = softmax(s)  =>  ds = p (dp - sum dp p);
+    """y = p v  =>  dv = p^T dy, dp = dy v^T;  p = softmax(s)  =>  ds = p (dp - sum p dp), where sum p dp = dy y;
     s = q k^T / sqrt(D)  =>  dq = ds k / sqrt(D), dk = ds^T q / sqrt(D).
+
+    Here p^T = e scale, its scale is carried by dy, and q is divided by sqrt(D) already.
     """
-    q, k, v, p = residuals  # q is divided by sqrt(D) already
+    q, k, v, e, scale, y = residuals
     xp = namespace(q)
-    dy = xp.permute_dims(dy, (0, 2, 1, 3))
-    dp = dy @ v.mT
-    ds = (dp - xp.vecdot(dp, p)[..., None]) * p
-    gradients = ds @ k / math.sqrt(q.shape[-1]), ds.mT @ q, p.mT @ dy
+    dy = xp.permute_dims(dy, (0, 2, 1, 3)) * scale
+    ds = (v @ dy.mT - xp.vecdot(dy, y)[..., None, :]) * e
+    gradients = ds.mT @ k / math.sqrt(q.shape[-1]), ds @ q, e @ dy
     dq, dk, dv = (xp.permute_dims(x, (0, 2, 1, 3)) for x in gradients)
     return dq, dk, dv
-
-
-def modulate(x: Array, shift: Array, scale: Array) -> tuple[Array, tuple[Array, Array]]:
-    """y = x (1 + scale) + shift: x float[B, N, dim]; shift, scale float[B, 1, dim], one row a sequence.
-
-    Source: Peebles and Xie 2022, "Scalable diffusion models with transformers" (adaLN).
-
-    >>> import numpy as np
-    >>> modulate(np.ones((1, 1, 1)), np.array([[[3.0]]]), np.array([[[1.0]]]))[0]
-    array([[[5.]]])
-    """
-    return x * (1 + scale) + shift, (x, scale)
-
-
-def modulate_backward(residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array, Array]:
-    """y = x (1 + scale) + shift  =>  dx = dy (1 + scale), dshift = sum dy, dscale = sum dy x, over the tokens."""
-    x, scale = residuals
-    xp = namespace(x)
-    return dy * (1 + scale), xp.sum(dy, axis=-2, keepdims=True), xp.sum(dy * x, axis=-2, keepdims=True)
 
 
 def gate(x: Array, amount: Array) -> tuple[Array, tuple[Array, Array]]:

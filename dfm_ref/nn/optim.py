@@ -52,13 +52,13 @@ def adamw_update(optimiser: AdamW, params: Params, grads: Params, state: AdamWSt
     """
     step, (beta_1, beta_2) = state.step + 1, optimiser.betas
     rate = optimiser.learning_rate / (1 - beta_1**step)
-    debias = 1 / math.sqrt(1 - beta_2**step)
+    spread = math.sqrt(1 - beta_2**step)  # sqrt(v^) = sqrt(v) / spread
     mean = {name: beta_1 * m + (1 - beta_1) * grads[name] for name, m in state.mean.items()}
     square = {name: beta_2 * v + (1 - beta_2) * grads[name] ** 2 for name, v in state.square.items()}
 
     def updated(p: Array, m: Array, v: Array) -> Array:
         decay = optimiser.learning_rate * optimiser.weight_decay if len(p.shape) > 1 else 0.0
-        return p * (1 - decay) - rate * m / (namespace(v).sqrt(v) * debias + optimiser.eps)
+        return p * (1 - decay) - rate * spread * m / (namespace(v).sqrt(v) + optimiser.eps * spread)
 
     params = {name: updated(p, mean[name], square[name]) for name, p in params.items()}
     return params, AdamWState(step, mean, square)

@@ -12,6 +12,8 @@ from .. import random
 from ..arrays import namespace
 from ..protocols import Array, Key, Params
 from .layers import (
+    adaptive_norm,
+    adaptive_norm_backward,
     attention,
     attention_backward,
     embedding,
@@ -22,12 +24,8 @@ from .layers import (
     gelu_tanh,
     gelu_tanh_backward,
     join_heads,
-    layer_norm,
-    layer_norm_backward,
     linear,
     linear_backward,
-    modulate,
-    modulate_backward,
     nest,
     rotary,
     rotary_backward,
@@ -207,13 +205,11 @@ def _block(params: dict[str, Any], x: Array, c: Array, table: Any) -> tuple[Arra
     r: dict[str, Any] = {}
     modulation, r["adaLN_modulation"] = linear(params["adaLN_modulation"], c)
     shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = _chunks(modulation, 6)
-    y, r["norm1"] = layer_norm(params["norm1"], x)
-    y, r["modulate1"] = modulate(y, shift_1, scale_1)
+    y, r["norm1"] = adaptive_norm(params["norm1"], x, shift_1, scale_1)
     y, r["attention"] = _self_attention(params, y, table)
     y, r["gate1"] = gate(y, gate_1)
     x = x + y
-    y, r["norm2"] = layer_norm(params["norm2"], x)
-    y, r["modulate2"] = modulate(y, shift_2, scale_2)
+    y, r["norm2"] = adaptive_norm(params["norm2"], x, shift_2, scale_2)
     y, r["mlp"] = _mlp(params["mlp"], y)
     y, r["gate2"] = gate(y, gate_2)
     return x + y, r
@@ -224,13 +220,11 @@ def _block_backward(params: dict[str, Any], r: Any, dx: Array) -> tuple[dict[str
     d: dict[str, Any] = {}
     dy, dgate_2 = gate_backward(r["gate2"], dx)
     d["mlp"], dy = _mlp_backward(params["mlp"], r["mlp"], dy)
-    dy, dshift_2, dscale_2 = modulate_backward(r["modulate2"], dy)
-    d["norm2"], dy = layer_norm_backward(params["norm2"], r["norm2"], dy)
+    d["norm2"], dy, dshift_2, dscale_2 = adaptive_norm_backward(params["norm2"], r["norm2"], dy)
     dx = dx + dy
     dy, dgate_1 = gate_backward(r["gate1"], dx)
     dattention, dy = _self_attention_backward(params, r["attention"], dy)
-    dy, dshift_1, dscale_1 = modulate_backward(r["modulate1"], dy)
-    d["norm1"], dy = layer_norm_backward(params["norm1"], r["norm1"], dy)
+    d["norm1"], dy, dshift_1, dscale_1 = adaptive_norm_backward(params["norm1"], r["norm1"], dy)
     dx = dx + dy
     dmodulation = xp.concat([dshift_1, dscale_1, dgate_1, dshift_2, dscale_2, dgate_2], axis=-1)
     d["adaLN_modulation"], dc = linear_backward(params["adaLN_modulation"], r["adaLN_modulation"], dmodulation)
@@ -276,18 +270,16 @@ def _mlp_backward(params: dict[str, Any], residuals: Any, dy: Array) -> tuple[di
 def _head(params: dict[str, Any], x: Array, modulation: Array) -> tuple[Array, Any]:
     """logits = Linear(norm x): x float[..., dim], modulation float[..., 2 dim] -> float[..., V]."""
     shift, scale = _chunks(modulation, 2)
-    x, r_norm = layer_norm(params["norm_final"], x)
-    x, r_modulate = modulate(x, shift, scale)
-    logits, r_linear = linear(params["linear"], x)
-    return logits, (r_norm, r_modulate, r_linear)
+    y, r_norm = adaptive_norm(params["norm_final"], x, shift, scale)
+    logits, r_linear = linear(params["linear"], y)
+    return logits, (r_norm, r_linear)
 
 
 def _head_backward(params: dict[str, Any], residuals: Any, dlogits: Array) -> tuple[dict[str, Any], Array, Array]:
-    r_norm, r_modulate, r_linear = residuals
+    r_norm, r_linear = residuals
     d: dict[str, Any] = {}
-    d["linear"], dx = linear_backward(params["linear"], r_linear, dlogits)
-    dx, dshift, dscale = modulate_backward(r_modulate, dx)
-    d["norm_final"], dx = layer_norm_backward(params["norm_final"], r_norm, dx)
+    d["linear"], dy = linear_backward(params["linear"], r_linear, dlogits)
+    d["norm_final"], dx, dshift, dscale = adaptive_norm_backward(params["norm_final"], r_norm, dy)
     return d, dx, namespace(dx).concat([dshift, dscale], axis=-1)
 
 

@@ -1,0 +1,95 @@
+"""dfm_ref's side of every operation: NumPy inputs in, the call that is timed out."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from dfm_ref import losses, paths, random, samplers, sources, times
+from dfm_ref.nn import optim, train
+from dfm_ref.nn.transformer import Transformer
+from dfm_ref.schedules import Linear
+
+Call = Callable[[], Any]
+KEY = random.key(0)
+
+
+@dataclass(frozen=True)
+class Precomputed:
+    """A model that has its answer ready: log-probabilities float[B, N, V], whatever the state."""
+
+    log_probs: np.ndarray
+
+    def __call__(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
+        return self.log_probs
+
+    def at(self, x_t: np.ndarray, t: np.ndarray, sites: np.ndarray) -> np.ndarray:
+        return self.log_probs.reshape(-1, self.log_probs.shape[-1])[sites]
+
+
+def sample(probs: np.ndarray, steps: int, done: int) -> Call:
+    """All the steps from masks to tokens; `done`, how many of them the peer does, is not for us."""
+    batch, length, vocab_size = probs.shape
+    with np.errstate(divide="ignore"):
+        model = Precomputed(np.log(probs))
+    path, grid = paths.Mixture(mask=vocab_size - 1), times.grid(steps)
+    x_0 = np.full((batch, length), vocab_size - 1)
+    return lambda: samplers.sample(path, model, KEY, x_0, grid)
+
+
+def path(x_0: np.ndarray, x_1: np.ndarray, t: np.ndarray) -> Call:
+    return lambda: paths.sample(paths.Mixture(), KEY, x_0, x_1, t)
+
+
+def cross_entropy(logits: np.ndarray, x_1: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> Call:
+    return lambda: losses.cross_entropy_with_grad(logits, x_1)
+
+
+def generalized_kl(logits: np.ndarray, x_1: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> Call:
+    return lambda: losses.generalized_kl_with_grad(Linear(), logits, x_1, x_t, t)
+
+
+def uniform(shape: tuple[int, ...]) -> Call:
+    return lambda: random.uniform(KEY, shape)
+
+
+def bits(shape: tuple[int, ...]) -> Call:
+    return lambda: random.bits(KEY, shape)
+
+
+def categorical(probs: np.ndarray) -> Call:
+    return lambda: random.categorical(KEY, probs)
+
+
+def forward(params: dict[str, Any], x_1: np.ndarray, x_t: np.ndarray, t: np.ndarray, **sizes: int) -> Call:
+    net = Transformer(**sizes)
+    return lambda: net(params, x_t, t)
+
+
+def train_step(params: dict[str, Any], x_1: np.ndarray, x_t: np.ndarray, t: np.ndarray, **sizes: int) -> Call:
+    net, average, state = Transformer(**sizes), params, optim.adamw_init(params)
+
+    def step() -> tuple[Any, ...]:
+        nonlocal params, average, state
+        logits, residuals = net.forward(params, x_t, t)
+        loss, dlogits = losses.cross_entropy_with_grad(logits, x_1)
+        grads, _ = optim.clip(net.backward(params, residuals, dlogits / x_1.size), 1.0)
+        params, state = optim.adamw_update(optim.AdamW(), params, grads, state)
+        average = optim.ema(average, params, 0.999)
+        return np.mean(loss), grads, params, average
+
+    return step
+
+
+def end_to_end(x_1: np.ndarray, num: int, grid_steps: int, **config: int) -> Call:
+    def run() -> np.ndarray:
+        c = train.Config(length=x_1.shape[1], **config)
+        state = train.init(c)
+        for state, _ in train.train(c, x_1, state):  # noqa: B007
+            pass
+        x_0 = sources.sample(train.source(c), KEY, (num, c.length))
+        model = train.Trained(c, state.average)
+        return samplers.sample(train.path(c), model, KEY, x_0, times.grid(grid_steps))
+
+    return run

@@ -1,0 +1,149 @@
+"""Runs: training with checkpoints, and sampling and evaluating with what they hold, on any backend."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict, replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from . import checkpoints, likelihoods, random, samplers, sources
+from .nn import train as training
+from .nn.train import Config, ConfigError, State, Trained
+from .progress import progress
+from .protocols import Backend, Key, Params
+
+__all__ = ["TILE", "Run", "bound", "load", "locked", "resume", "sample", "train"]
+
+TILE = 64
+"""Sequences that the model sees together, placed by global index: so a larger number or a shard changes no token."""
+
+_SECONDS_BETWEEN_CHECKPOINTS = 30.0
+_LAST_TIME = 0.999  # where the bound of a path without a mask stops: it is infinite at 1
+
+
+class Run(NamedTuple):
+    """What a checkpoint holds, beside arrays: the configuration, and where the data came from."""
+
+    config: Config
+    data: str
+    characters: str | None = None
+
+
+def train(
+    run: Run, x_1: np.ndarray, state: State, file: Path, *, backend: Backend, seconds: float = float("inf")
+) -> State:
+    """Trains to the last step, or for so many seconds; saves now and then, at the end, and when interrupted."""
+    begun = saved = time.monotonic()
+    total = run.config.steps - state.optimiser.step
+    steps = training.train(run.config, x_1, state, asarray=backend.asarray)
+    try:
+        for state, _ in progress(steps, "training", total, lambda item: f"loss {float(item[1]):.4f}"):
+            now = time.monotonic()
+            if now - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                save(run, state, file)
+                saved = now
+            if now - begun > seconds:
+                break
+    finally:
+        save(run, state, file)
+    return state
+
+
+def save(run: Run, state: State, file: Path) -> None:
+    """Writes a checkpoint in place of the file, whole or not at all."""
+    description = {"config": asdict(run.config), "data": run.data, "characters": run.characters}
+    checkpoints.save(file, training.to_arrays(state), description | {"step": state.optimiser.step})
+
+
+def resume(file: Path, *, backend: Backend) -> tuple[Run, State]:
+    """The run and the state of a checkpoint, to go on from."""
+    arrays, description = checkpoints.load(file)
+    try:
+        run = Run(Config(**description["config"]), description["data"], description["characters"])
+        return run, training.from_arrays(description["step"], arrays, asarray=backend.asarray)
+    except (KeyError, TypeError, ConfigError) as error:
+        raise checkpoints.CheckpointError(f"{file}: expected a training run of dfm_ref, got {error}") from None
+
+
+def load(file: Path, *, backend: Backend) -> tuple[Run, Params]:
+    """The run and the averaged parameters of a checkpoint, a file or the folder that holds one."""
+    run, state = resume(file / "checkpoint.safetensors" if file.is_dir() else file, backend=backend)
+    return run, state.average
+
+
+def sample(
+    config: Config,
+    params: Params,
+    key: Key,
+    num: int,
+    times: list[float],
+    *,
+    backend: Backend,
+    prompt: np.ndarray | None = None,
+    keep: np.ndarray | None = None,
+    frames: bool = False,
+) -> np.ndarray:
+    """Sequences int64[num, N] of the model, or with `frames` int64[len(times), num, N], sampled in whole tiles.
+
+    The tokens of `prompt`, int[N], stand where `keep`, bool[N], holds.
+    """
+    xp, path, source = backend.xp, training.path(config), training.source(config)
+    model = Trained(config, params)
+    source_key, path_key = random.split(key)
+    shape = (TILE, config.length)
+    prompt = np.zeros(config.length, dtype=np.int64) if prompt is None else prompt
+    keep = np.zeros(config.length, dtype=bool) if keep is None else keep
+    x_1, kept = (backend.asarray(np.broadcast_to(row, shape).copy()) for row in (prompt, keep))
+    tiles = [np.zeros((len(times), 0, config.length), dtype=np.int64)]
+    firsts = range(0, num, TILE)
+    for first in progress(firsts, "sampling", len(firsts)):
+        x_0 = xp.where(kept, x_1, sources.sample(source, source_key, shape, first=first, xp=xp))
+        walk = backend.fused(samplers.sample)
+        tile = walk(path, model, path_key, x_0, times, keep=kept, frames=frames, first=first)
+        tiles.append(backend.to_numpy(tile).reshape(-1, *shape))
+    states = np.concatenate([tile[-len(tiles[-1]) :] for tile in tiles], axis=1)[:, :num]
+    return states if frames else states[-1]
+
+
+def bound(config: Config, params: Params, key: Key, x_1: np.ndarray, *, backend: Backend, draws: int = 1) -> np.ndarray:
+    """A bound on -log p of each sequence of int[M, N], float64[M] in nats: the mean of some draws of its estimator."""
+    path, source, model = training.path(config), training.source(config), Trained(config, params)
+    nats = np.zeros(len(x_1))
+    firsts = range(0, len(x_1), TILE)
+    for first in progress(firsts, "evaluating", len(firsts)):
+        tile = backend.asarray(np.ascontiguousarray(x_1[first : first + TILE]))
+        for draw in range(draws):
+            draw_key = random.fold_in(key, draw)
+            if path.mask is None:
+                value = likelihoods.bound(path, source, model, draw_key, tile, T=_LAST_TIME, first=first)
+            else:
+                value = likelihoods.mask_bound(path, model, draw_key, tile, first=first)
+            nats[first : first + TILE] += backend.to_numpy(value) / draws
+    return nats
+
+
+def changed(run: Run, settings: dict[str, Any], file: Path) -> Run:
+    """The run with its number of steps as asked; ConfigError where any other setting asked for is not its own."""
+    for name, value in settings.items():
+        if name != "steps" and getattr(run.config, name) != value:
+            raise ConfigError(f"{name}: expected {getattr(run.config, name)!r}, as {file} has it, got {value!r}")
+    return run._replace(config=replace(run.config, steps=settings.get("steps", run.config.steps)))
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Holds a folder for this process; the operating system lets go when the process ends, however it ends."""
+    try:
+        import fcntl
+    except ImportError:  # a system without such locks
+        yield
+        return
+    with (folder / ".lock").open("w") as handle:
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ValueError(f"{folder}: expected a folder of one's own, but another run trains in it") from None
+        yield
