@@ -3,7 +3,9 @@
 import array_api_compat.cupy as xp
 import cupy
 
-from . import Backend, BackendError
+from dfm_ref.protocols import Backend
+
+from . import BackendError
 
 if not cupy.cuda.is_available():
     raise BackendError(

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as xp
 import numpy as np
 
-from . import Backend
+from dfm_ref.protocols import Backend
 
 jax.config.update("jax_enable_x64", True)
 

@@ -3,7 +3,7 @@
 import array_api_strict as xp
 import numpy as np
 
-from . import Backend
+from dfm_ref.protocols import Backend
 
 xp.set_array_api_strict_flags(api_version="2024.12")
 

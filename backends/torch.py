@@ -2,6 +2,6 @@
 
 import array_api_compat.torch as xp
 
-from . import Backend
+from dfm_ref.protocols import Backend
 
 backend = Backend("torch", xp, asarray=xp.asarray, to_numpy=lambda x: x.detach().cpu().numpy())

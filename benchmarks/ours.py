@@ -1,5 +1,6 @@
 """dfm_ref's side of every operation: NumPy inputs in, the call that is timed out."""
 
+from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -24,7 +25,7 @@ class Precomputed:
     def __call__(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
         return self.log_probs
 
-    def at(self, x_t: np.ndarray, t: np.ndarray, sites: np.ndarray) -> np.ndarray:
+    def at(self, x_t: np.ndarray, t: np.ndarray, sites: np.ndarray) -> Any:
         return self.log_probs.reshape(-1, self.log_probs.shape[-1])[sites]
 
 
@@ -82,12 +83,10 @@ def train_step(params: dict[str, Any], x_1: np.ndarray, x_t: np.ndarray, t: np.n
     return step
 
 
-def end_to_end(x_1: np.ndarray, num: int, grid_steps: int, **config: int) -> Call:
-    def run() -> np.ndarray:
+def end_to_end(x_1: np.ndarray, num: int, grid_steps: int, **config: Any) -> Call:
+    def run() -> Any:
         c = train.Config(length=x_1.shape[1], **config)
-        state = train.init(c)
-        for state, _ in train.train(c, x_1, state):  # noqa: B007
-            pass
+        ((state, _),) = deque(train.train(c, x_1, train.init(c)), maxlen=1)
         x_0 = sources.sample(train.source(c), KEY, (num, c.length))
         model = train.Trained(c, state.average)
         return samplers.sample(train.path(c), model, KEY, x_0, times.grid(grid_steps))

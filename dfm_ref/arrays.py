@@ -19,8 +19,14 @@ def namespace(*arrays: Any) -> Namespace:
     >>> namespace(0.5).__name__
     'array_api_compat.numpy'
     """
-    arrays = tuple(a for a in arrays if not isinstance(a, (int, float)))
-    return array_api_compat.array_namespace(*arrays or (np.zeros(0),))
+    kinds = frozenset(map(type, arrays))
+    if kinds not in _KNOWN:
+        arrays = tuple(a for a in arrays if not isinstance(a, (int, float)))
+        _KNOWN[kinds] = array_api_compat.array_namespace(*arrays or (np.zeros(0),))
+    return _KNOWN[kinds]
+
+
+_KNOWN: dict[frozenset[type], Namespace] = {}  # the answer depends on types alone, and is asked for many times a step
 
 
 def like(x: Array, values: Any, dtype: Any = None) -> Array:
@@ -49,8 +55,7 @@ def one_hot(x: Array, vocab_size: int, dtype: Any = None) -> Array:
            [1., 0., 0.]])
     """
     xp = namespace(x)
-    tokens = xp.arange(vocab_size, dtype=x.dtype, device=array_api_compat.device(x))
-    return xp.astype(x[..., None] == tokens, dtype or xp.float64)
+    return xpx.one_hot(x, vocab_size, dtype=dtype or xp.float64, xp=xp)
 
 
 def pick(values: Array, x: Array) -> Array:
@@ -69,10 +74,12 @@ def put(x: Array, sites: Array, values: Array) -> Array:
     >>> put(np.zeros(3), np.array([0, 2]), np.array([5.0, 7.0]))
     array([5., 0., 7.])
     """
+    xp = namespace(x)
+    y = xp.asarray(x, copy=True)
     try:
-        return xpx.at(x)[sites].set(values, copy=True)
-    except IndexError:  # the standard alone has no write at integer sites: count the sites up to each place instead
-        xp = namespace(x)
+        y[sites] = values
+        return y
+    except (IndexError, TypeError):  # the standard has no write at integer sites: count the sites up to each place
         rank = xp.searchsorted(sites, xp.arange(x.shape[0], dtype=sites.dtype), side="right")
         hit = rank > xp.concat([xp.zeros(1, dtype=rank.dtype), rank[:-1]])
         return xp.where(hit, xp.take(values, xp.maximum(rank - 1, xp.zeros_like(rank))), x)

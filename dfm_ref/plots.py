@@ -26,7 +26,7 @@ def generation(frames: np.ndarray, times: Sequence[float], *, levels: int) -> Fi
         axis.imshow(np.minimum(frames[column, row], levels), cmap=colors, vmin=0, vmax=levels)
         axis.set_axis_off()
         if row == 0:
-            axis.set_title(f"t = {times[column]:.2f}", fontsize=9)
+            axis.set_title(f"t = {times[column]:g}", fontsize=9)
     return figure
 
 
@@ -79,7 +79,7 @@ def losses(bits: Mapping[str, Mapping[str, float]]) -> Figure:
         bars = axis.barh(list(values), list(values.values()), color=["C0"] + ["0.7"] * (len(values) - 1))
         axis.bar_label(bars, fmt="%.2f", padding=3)
         axis.set(title=name, xlabel="bits per token, held out")
-        axis.margins(x=0.15)
+        axis.set_xlim(0, 1.18 * max(values.values()))
         axis.invert_yaxis()
     return figure
 

@@ -208,13 +208,14 @@ def categorical(key: Key, probs: Array, *, sites: Array | None = None) -> Array:
 
 def _by_rows(weigh: Callable[[Array], Array], rows: Array, u: Array) -> Array:
     """Draws from chunks of rows that a cache holds, so that the extra memory does not grow with their number."""
+    count, size = math.prod(u.shape), max(1, _CHUNK // max(1, rows.shape[-1]))
+    if u.ndim == 1 and count <= size:
+        return _search(weigh(rows), u)
     xp = namespace(rows, u)
-    vocab_size = rows.shape[-1]
-    rows, levels = xp.reshape(rows, (-1, vocab_size)), xp.reshape(u, (-1,))
-    count, size = levels.shape[0], max(1, _CHUNK // max(1, vocab_size))
+    rows, levels = xp.reshape(rows, (-1, rows.shape[-1])), xp.reshape(u, (-1,))
     chunks = [slice(i, min(i + size, count)) for i in range(0, max(1, count), size)]
     tokens = [_search(weigh(rows[chunk, :]), levels[chunk]) for chunk in chunks]
-    return xp.reshape(xp.concat(tokens) if len(tokens) > 1 else tokens[0], u.shape)
+    return xp.reshape(xp.concat(tokens), u.shape)
 
 
 def _weights(probs: Array) -> Array:
@@ -239,25 +240,27 @@ def _search(weights: Array, u: Array) -> Array:
     """
     xp = namespace(weights)
     rows, vocab_size = weights.shape
-    width = vocab_size if vocab_size <= 64 else 1 << (vocab_size.bit_length() // 2)
+    width = 1 if vocab_size <= 64 else 1 << (vocab_size.bit_length() // 2)
     blocks = -(-vocab_size // width)
     if blocks * width > vocab_size:
         weights = xp.concat([weights, xp.zeros((rows, blocks * width - vocab_size), dtype=weights.dtype)], axis=-1)
-    weights = xp.reshape(weights, (rows * blocks, width))
-    masses = xp.reshape(xp.sum(weights, axis=-1), (rows, blocks))
+    if width > 1:
+        weights = xp.reshape(weights, (rows * blocks, width))
+    masses = xp.reshape(xp.sum(weights, axis=-1), (rows, blocks)) if width > 1 else weights
     below = xp.cumulative_sum(masses, axis=-1)
     total = below[:, -1]
     if not bool(xp.all(total > 0)):
         raise ValueError("probs: expected rows that are distributions, got one with NaN or without mass")
     rest = xp.minimum(xp.floor(u * total), total - 1)
-    block = _count(below, rest)
-    if blocks > 1:
-        rest = rest - pick(below - masses, block)
-        weights = xp.take(weights, xp.arange(rows) * blocks + block, axis=0)
-    return block * width + _count(xp.cumulative_sum(weights, axis=-1), rest)
+    block = _first_above(below, rest)
+    if width == 1:
+        return block
+    within = xp.take(weights, xp.arange(rows) * blocks + block, axis=0)
+    rest = rest - pick(below - masses, block)
+    return block * width + _first_above(xp.cumulative_sum(within, axis=-1), rest)
 
 
-def _count(cumulative: Array, level: Array) -> Array:
-    """How many entries of each row do not exceed its level: the place of the first that does."""
+def _first_above(cumulative: Array, level: Array) -> Array:
+    """The first place of each row [E, V] that exceeds its level [E]; the last one always does."""
     xp = namespace(cumulative)
-    return xp.sum(xp.astype(cumulative <= level[:, None], xp.int64), axis=-1)
+    return xp.argmax(xp.astype(cumulative > level[:, None], xp.int8), axis=-1)

@@ -11,7 +11,6 @@ the global index of its first sequence), another batch size, and a lazy or a den
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from itertools import accumulate, pairwise
 from typing import Any, TypeAlias
 
@@ -27,7 +26,7 @@ __all__ = ["euler_step", "finite_step", "sample", "simulate"]
 
 Rule: TypeAlias = Callable[[Any, Array, Array], tuple[Array, ...]]
 
-_LANES = 1 << 16  # coins drawn in one go: steps are drawn together while a cache holds them
+_LANES = 1 << 15  # coins drawn in one go: steps are drawn together while a cache holds them
 
 
 def finite_step(
@@ -141,7 +140,9 @@ def _walk(
     if weights[0].shape[2] not in (1, x_t.shape[1]):
         raise ValueError(f"schedule: expected one for each of {x_t.shape[1]} tokens, got {weights[0].shape[2]}")
     free = xp.ones(x_t.shape, dtype=xp.bool) if keep is None else ~keep
-    levels = list(accumulate(weights))
+    levels = [0.0 * weights[0], *accumulate(weights)]
+    live = [j for j, weight in enumerate(weights) if np.any(weight > 0)]
+    clock = like(x_t, np.stack([np.broadcast_to(t, x_t.shape[:1]) for t in times]))
     begin = 0
     while begin < len(times):
         movable = free if path.mask is None else free & (x_t == path.mask)
@@ -160,67 +161,64 @@ def _walk(
         sites, bounds = xp.take(sites, column), np.searchsorted(step, np.arange(end - begin + 1)).tolist()
         for k, here in zip(range(begin, end), map(slice, bounds, bounds[1:]), strict=True):
             if here.start < here.stop:
-                now = [level[k : k + 1, :, :] for level in levels]
-                x_t = _redraw(path, model, x_t, times[k], sites[here], coin[here], value[here], now)
+                bands = {j: (levels[j][k : k + 1, :, :], levels[j + 1][k : k + 1, :, :]) for j in live}
+                x_t = _redraw(path, model, x_t, clock[k, :], sites[here], coin[here], value[here], bands)
             yield x_t
         begin = end
 
 
 def _redraw(
-    path: Mixture, model: Model, x_t: Array, t: Any, sites: Array, coin: Array, value: Array, levels: list[np.ndarray]
+    path: Mixture,
+    model: Model,
+    x_t: Array,
+    t: Array,
+    sites: Array,
+    coin: Array,
+    value: Array,
+    bands: dict[int, tuple[np.ndarray, np.ndarray]],
 ) -> Array:
-    """x_t with new tokens at the sites: the component on which the coin fell draws the value from its posterior."""
+    """x_t with new tokens at the sites: the component in whose band the coin fell draws the value."""
     xp = namespace(x_t)
-    draw = _posterior_draw(path, model, x_t, t)
-    below = [0.0 * levels[0], *levels]
-    live = [j for j, (low, high) in enumerate(pairwise(below)) if np.any(low < high)]
-    if len(live) == 1:
-        tokens = draw(live[0], sites, value)
-    else:
-        tokens = xp.zeros_like(sites)
-        for j in live:
-            fell = (coin >= _at(below[j], sites, x_t)[0, :]) & (coin < _at(levels[j], sites, x_t)[0, :])
-            tokens = put(tokens, xp.nonzero(fell)[0], draw(j, sites[fell], value[fell]))
-    return xp.reshape(put(xp.reshape(x_t, (-1,)), sites, xp.astype(tokens, x_t.dtype)), x_t.shape)
-
-
-def _posterior_draw(path: Mixture, model: Model, x_t: Array, t: Any) -> Callable[[int, Array, Array], Array]:
-    """draw(j, sites, u): tokens from the posterior of component j at the sites, of the state x_t at time t."""
-    xp = namespace(x_t)
-    batch, length = x_t.shape
-    t = like(x_t, np.broadcast_to(t, (batch,)).copy())
-
-    @cache
-    def everywhere() -> Any:
-        return model(x_t, t)
+    everywhere = None if hasattr(model, "at") else model(x_t, t)
 
     def draw(j: int, sites: Array, u: Array) -> Array:
         component = path.components[j]
         if isinstance(component, Fixed):
-            return random.choose(component.rows(sites, length), u)
-        at = getattr(model, "at", None)
-        logits = _of_component(path, j, at(x_t, t, sites) if at else everywhere())
-        if not at:
-            if tuple(logits.shape[:-1]) != (batch, length):
-                raise ValueError(f"model: expected logits of shape ({batch}, {length}, V), got {tuple(logits.shape)}")
-            logits = xp.take(xp.reshape(logits, (batch * length, -1)), sites, axis=0)
-        if path.mask is not None:
-            logits = logits[:, : path.mask]  # data never holds the mask, the last token
-        return random.choose_logits(logits, u)
+            return random.choose(component.rows(sites, x_t.shape[1]), u)
+        logits = _posterior(path, model, j, x_t, t, sites, everywhere)
+        return random.choose_logits(logits if path.mask is None else logits[:, : path.mask], u)  # no data is the mask
 
-    return draw
+    if len(bands) == 1:
+        (only,) = bands
+        tokens = draw(only, sites, value)
+    else:
+        tokens = xp.zeros_like(sites)
+        for j, (low, high) in bands.items():
+            fell = (coin >= _at(low, sites, x_t)[0, :]) & (coin < _at(high, sites, x_t)[0, :])
+            tokens = put(tokens, xp.nonzero(fell)[0], draw(j, sites[fell], value[fell]))
+    return xp.reshape(put(xp.reshape(x_t, (-1,)), sites, xp.astype(tokens, x_t.dtype)), x_t.shape)
 
 
-def _of_component(path: Mixture, j: int, logits: Any) -> Array:
-    """The logits of component j: of a tuple its entry, of a single array the posterior of X1."""
-    if not isinstance(logits, tuple):
-        logits = tuple(logits if isinstance(component, X1) else None for component in path.components)
-    if len(logits) != len(path.components) or logits[j] is None:
+def _posterior(path: Mixture, model: Any, j: int, x_t: Array, t: Array, sites: Array, everywhere: Any) -> Array:
+    """The logits [E, V] of component j at the sites: of a tuple its entry, of a single array those of X1."""
+    logits = model.at(x_t, t, sites) if everywhere is None else everywhere
+    if isinstance(logits, tuple):
+        logits = logits[j] if len(logits) == len(path.components) else None
+    elif not isinstance(path.components[j], X1):
+        logits = None
+    if logits is None:
         raise ValueError(
             f"model: expected a tuple of {len(path.components)} logits with one for component {j}, "
             f"{path.components[j]}, from which this path redraws"
         )
-    return logits[j]
+    if everywhere is not None:
+        if tuple(logits.shape[:-1]) != tuple(x_t.shape):
+            raise ValueError(f"model: expected logits of shape {(*x_t.shape, 'V')}, got {tuple(logits.shape)}")
+        xp = namespace(logits)
+        logits = xp.take(xp.reshape(logits, (-1, logits.shape[-1])), sites, axis=0)
+    if logits.ndim != 2 or logits.shape[0] != sites.shape[0]:
+        raise ValueError(f"model.at: expected logits of shape ({sites.shape[0]}, V), got {tuple(logits.shape)}")
+    return logits
 
 
 def _at(level: np.ndarray, sites: Array, x_t: Array) -> Array:

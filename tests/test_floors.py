@@ -1,4 +1,4 @@
-"""The house: a file imports only from files to its left, and nothing heavy is imported unasked. Read from the syntax."""
+"""The house: a file imports only from files to its left, and nothing heavy is imported unasked."""
 
 import ast
 import json
@@ -11,10 +11,11 @@ import pytest
 import dfm_ref
 
 ROOT = Path(dfm_ref.__file__).parent
-FLOORS = (
-    "protocols arrays checks random schedules sources times couplings paths events velocities guidance losses "
-    "likelihoods samplers checkpoints data nn progress runs continuous distributed plots verify demo cli"
-).split()
+FLOORS = [
+    "protocols", "arrays", "checks", "random", "schedules", "sources", "times", "couplings", "paths", "events",
+    "velocities", "guidance", "losses", "likelihoods", "samplers", "checkpoints", "data", "nn", "progress", "runs",
+    "continuous", "distributed", "plots", "verify", "demo", "cli",
+]  # fmt: skip
 NN_FLOORS = (("layers",), ("mlp", "transformer", "optim"), ("train",))
 ASSEMBLERS = {"cli", "demo"}  # the files that put a run together, and may ask for a backend by name
 MODULES = sorted(f for f in ROOT.rglob("*.py") if "backends" not in f.relative_to(ROOT).parts)

@@ -91,8 +91,8 @@ def test_bad_shapes_and_empty_batches():
 
 def test_it_learns_a_joint_law_of_two_tokens():
     """x_1 = (a, a + 5 mod 32) behind a mask: the second token is the first one's image, whichever is revealed."""
-    vocab_size, mask, batch = 33, 32, 256
-    model = MLP(vocab_size=vocab_size, length=2)
+    vocab_size, mask, batch = 33, 32, 128
+    model = MLP(vocab_size=vocab_size, length=2, dim=128)
     rng = np.random.default_rng(0)
     params = model.init(random.key(0))
     optimiser, state = AdamW(learning_rate=3e-3), adamw_init(params)

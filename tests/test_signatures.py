@@ -1,4 +1,4 @@
-"""Argument order of every public function: static description, model, key, arrays in flow order, keyword-only options."""
+"""Argument order of every public function: description, model, key, arrays in flow order, keyword-only options."""
 
 import inspect
 from importlib import import_module

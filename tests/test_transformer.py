@@ -164,6 +164,7 @@ def test_init_is_a_function_of_the_key_and_starts_from_uniform_posteriors():
     assert not np.array_equal(params["blocks.0.qw.weight"], params["blocks.1.qw.weight"])
     assert np.var(params["blocks.0.mlp.2.weight"]) == pytest.approx(1 / (4 * MODEL.dim), rel=0.1)
     assert np.all(params["blocks.0.norm1.weight"] == 1) and np.all(params["blocks.0.mlp.0.bias"] == 0)
+    assert all(np.all(p == 0) for n, p in params.items() if "adaLN_modulation" in n)
     assert np.all(MODEL(params, np.zeros((1, 4), dtype=int), np.zeros(1)) == 0)
     assert MODEL.init(random.key(3), dtype="float64")["vocab_embed.weight"].dtype == np.float64
 
@@ -185,5 +186,5 @@ def test_bad_shapes_are_refused_by_name():
     params, x_t, t, _ = example()
     with pytest.raises(ValueError, match="x_t, t: expected shapes"):
         MODEL(params, x_t, t[:2])
-    with pytest.raises(ValueError, match="dim: expected a multiple of 2 heads = 6, got 8"):
-        Transformer(vocab_size=2, dim=8, heads=3)
+    with pytest.raises(ValueError, match="dim: expected a multiple of 2 heads = 6, got 9"):
+        Transformer(vocab_size=2, dim=9, heads=3)

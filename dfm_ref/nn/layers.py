@@ -135,25 +135,25 @@ def adaptive_norm(params: Params, x: Array, shift: Array, scale: Array) -> tuple
     """
     xp = namespace(x)
     z = x - xp.mean(x, axis=-1, keepdims=True)
-    spread = xp.sqrt(xp.vecdot(z, z)[..., None] / x.shape[-1] + 1e-5)
-    z = z / spread
-    return z * (params["weight"] * (1 + scale)) + shift, (z, spread, scale)
+    inverse = 1 / xp.sqrt(xp.vecdot(z, z)[..., None] / x.shape[-1] + 1e-5)
+    z = z * inverse
+    return z * (params["weight"] * (1 + scale)) + shift, (z, inverse, scale)
 
 
 def adaptive_norm_backward(
     params: Params, residuals: tuple[Array, ...], dy: Array
 ) -> tuple[Params, Array, Array, Array]:
     """y = z w (1 + scale) + shift  =>  dw = sum dy z (1 + scale), dscale = sum dy z w, dshift = sum dy;
-    z = (x - mean x) / spread  =>  dx = (dz - mean dz - z mean(dz z)) / spread.
+    z = (x - mean x) inverse  =>  dx = (dz - mean dz - z mean(dz z)) inverse.
     """
-    z, spread, scale = residuals
+    z, inverse, scale = residuals
     xp = namespace(z)
     weight = params["weight"]
     dy_z = xp.sum(dy * z, axis=-2, keepdims=True)
     dweight = xp.sum(dy_z * (1 + scale), axis=(0, 1))
     dz = dy * (weight * (1 + scale))
     along = xp.vecdot(dz, z)[..., None] / z.shape[-1]
-    dx = (dz - xp.mean(dz, axis=-1, keepdims=True) - z * along) / spread
+    dx = (dz - xp.mean(dz, axis=-1, keepdims=True) - z * along) * inverse
     return {"weight": dweight}, dx, xp.sum(dy, axis=-2, keepdims=True), dy_z * weight
 
 

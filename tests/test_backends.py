@@ -1,0 +1,302 @@
+"""Backends: loaded by name, missing ones say what to install, and all of them give the same tokens."""
+
+import dataclasses
+import subprocess
+import sys
+from importlib.metadata import EntryPoint
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+
+from dfm_ref import arrays, backends, checkpoints, paths, random, samplers, schedules, sources
+from dfm_ref.backends import Backend, BackendError
+from dfm_ref.paths import X0, X1, Fixed, Mixture
+
+LIBRARY = {"numpy": "numpy", "strict": "array_api_strict", "torch": "torch", "jax": "jax", "cupy": "cupy"}
+VALUES = [
+    np.zeros((0, 3), dtype=np.int64),
+    np.asarray([[0, -(2**62)], [7, 2**62]]),
+    np.asarray([1 / 3, -0.0, np.inf, 5e-324]),
+    np.linspace(0, 1, 6, dtype=np.float32).reshape(1, 2, 3),
+    np.asarray([True, False]),
+    np.asarray(2.5),
+]
+THREE = Mixture(
+    schedules.Convex((schedules.Bernstein((1.0, 0.2, 0.0)), schedules.Bernstein((0.0, 0.6, 0.0)),
+                      schedules.Bernstein((0.0, 0.2, 1.0)))),
+    components=(X0(), Fixed((0.4, 0.3, 0.2, 0.1)), X1()),
+)  # fmt: skip
+PATHS = {"mask": Mixture(schedules.Cosine(), mask=4), "two": Mixture(), "three": THREE}
+
+
+def device_is_there():
+    try:
+        return backends.load("cupy") is not None
+    except BackendError:
+        return False
+
+
+def every(*names):
+    """The named backends as parameters; cupy with its mark, skipped where there is no device."""
+    no_device = pytest.mark.skipif(not device_is_there(), reason="needs a CUDA device and CuPy")
+    for name in names:
+        missing = pytest.mark.skipif(not find_spec(LIBRARY[name]), reason=f"needs {LIBRARY[name]}")
+        yield pytest.param(name, marks=[pytest.mark.gpu, no_device] if name == "cupy" else [missing])
+
+
+each_backend = pytest.mark.parametrize("name", list(every(*backends.NAMES)))
+each_other_backend = pytest.mark.parametrize("name", [b for b in every(*backends.NAMES) if b.values != ("numpy",)])
+
+
+def isolated(code):
+    """The output of code in a process of its own, where any warning is an error."""
+    words = [sys.executable, "-W", "error", "-c", f"import sys\n{code}"]
+    done = subprocess.run(words, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+def message_of(name):
+    return (
+        "from dfm_ref import backends\n"
+        f"try:\n    backends.load({name!r})\nexcept backends.BackendError as error:\n    print(error)"
+    )
+
+
+# Loading
+
+
+@each_backend
+def test_a_name_loads_its_backend(name):
+    backend = backends.load(name)
+    assert isinstance(backend, Backend) and backend.name == name and backends.load(name) is backend
+    backend.synchronize()
+    assert dataclasses.is_dataclass(backend) and backend.__dataclass_params__.frozen
+
+
+def test_names_are_those_that_load_knows():
+    assert set(LIBRARY) <= set(backends.names()) and backends.names()[0] == "numpy"
+    assert set(backends.NAMES) == set(LIBRARY)
+
+
+@pytest.mark.parametrize("name", ["tensorflow", "", "../numpy", "numpy.py", "NUMPY", "os"])
+def test_an_unknown_name_lists_the_known_ones(name):
+    with pytest.raises(BackendError, match="expected one of numpy, strict, torch, jax, cupy") as caught:
+        backends.load(name)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+@pytest.mark.parametrize("name", [n for n in LIBRARY if n != "numpy"])
+def test_a_missing_library_is_one_line_that_says_what_to_install(name):
+    hidden = "\n".join(f"sys.modules[{m!r}] = None" for m in (LIBRARY[name], f"array_api_compat.{LIBRARY[name]}"))
+    lines = isolated(f"{hidden}\n{message_of(name)}").splitlines()
+    assert len(lines) == 1 and name in lines[0] and "pip install" in lines[0]
+    assert {"strict": "array-api-strict", "cupy": "cuda"}.get(name, name) in lines[0].split("pip install")[1]
+
+
+@pytest.mark.parametrize("error", ["OSError('libfoo.so: cannot open')", "RuntimeError('versions')", "ImportError('x')"])
+def test_a_broken_library_is_one_line(error):
+    """An installation may fail to import in many ways; the others are listed all the same."""
+    broken = f"""
+class Broken:
+    def find_spec(self, name, path=None, target=None):
+        if name == "array_api_strict":
+            raise {error}
+sys.meta_path.insert(0, Broken())
+"""
+    lines = isolated(f"{broken}\n{message_of('strict')}").splitlines()
+    assert len(lines) == 1 and "strict" in lines[0]
+    listed = isolated(f"{broken}\nfrom dfm_ref.cli import main\nsys.exit(main(['backends']))")
+    assert {line.split()[0] for line in listed.splitlines()} >= set(LIBRARY)
+
+
+STUB = """
+import types
+cupy = types.ModuleType("cupy")
+cupy.cuda = types.SimpleNamespace(is_available=lambda: False)
+cupy.asnumpy = None
+sys.modules["cupy"] = cupy
+sys.modules["array_api_compat.cupy"] = types.ModuleType("array_api_compat.cupy")
+"""
+
+
+def test_cupy_without_a_device_is_one_line_that_says_what_to_do():
+    twice = isolated(f"{STUB}\n{message_of('cupy')}\n{message_of('cupy')}").splitlines()
+    assert len(twice) == 2 and twice[0] == twice[1]
+    assert "device" in twice[0] and "nstall" in twice[0]
+
+
+def test_a_backend_acts_only_when_named():
+    loaded = isolated("import dfm_ref.cli\nprint(*sys.modules)").split()
+    assert not {"torch", "jax", "cupy", "array_api_strict"} & set(loaded)
+
+
+# Third parties
+
+
+class Module:
+    """Stands for an installed module."""
+
+    def __init__(self, monkeypatch, name="mine", target="their_backend:backend", **attributes):
+        module = type(sys)("their_backend")
+        vars(module).update(attributes)
+        monkeypatch.setitem(sys.modules, "their_backend", module)
+        entry = EntryPoint(name=name, value=target, group="dfm_ref.backends")
+        found = lambda *, group: [entry] if group == entry.group else []  # noqa: E731
+        monkeypatch.setattr(backends, "entry_points", found)
+
+
+def mine():
+    return dataclasses.replace(backends.load("numpy"), name="mine")
+
+
+@pytest.mark.parametrize("target", ["their_backend:backend", "their_backend"])
+def test_third_parties_register_a_module_with_a_backend(monkeypatch, target):
+    Module(monkeypatch, target=target, backend=mine())
+    assert "mine" in backends.names() and backends.load("mine").name == "mine"
+    assert isinstance(backends.load("mine"), Backend)
+
+
+def test_third_parties_do_not_replace_built_in_names(monkeypatch):
+    Module(monkeypatch, name="numpy", backend=mine())
+    assert backends.load("numpy").name == "numpy" and backends.names().count("numpy") == 1
+
+
+@pytest.mark.parametrize("target", ["not_installed:backend", "their_backend:missing"])
+def test_a_third_party_that_cannot_be_loaded_is_one_line(monkeypatch, target):
+    Module(monkeypatch, target=target)
+    with pytest.raises(BackendError, match="mine") as caught:
+        backends.load("mine")
+    assert len(str(caught.value).splitlines()) == 1
+
+
+# What a backend does
+
+
+@each_backend
+@pytest.mark.parametrize("value", VALUES, ids=lambda v: f"{v.dtype}{list(v.shape)}")
+def test_arrays_go_there_and_back_unchanged(name, value):
+    backend = backends.load(name)
+    array = backend.asarray(value)
+    assert tuple(array.shape) == value.shape and array.dtype == getattr(backend.xp, value.dtype.name)
+    back = backend.to_numpy(array)
+    assert isinstance(back, np.ndarray) and back.dtype == value.dtype and back.tobytes() == value.tobytes()
+
+
+@each_backend
+def test_arrays_that_cannot_be_written_go_there_without_a_warning(name):
+    value = np.lib.stride_tricks.sliding_window_view(np.arange(5), 1)
+    backend = backends.load(name)
+    assert np.array_equal(backend.to_numpy(backend.asarray(value)), value)
+
+
+def test_an_unfused_function_is_itself_and_a_fused_one_its_twin():
+    twin = lambda x: x  # noqa: E731
+    backend = dataclasses.replace(backends.load("numpy"), kernels={len: twin})
+    assert backend.fused(len) is twin and backend.fused(abs) is abs
+
+
+# The same tokens everywhere
+
+
+def logits_of(xp):
+    """Posteriors as a function of the token and its place, the same to the last bit on every library."""
+    table = np.random.default_rng(3).standard_normal((5, 4))
+
+    def model(x_t, t):
+        flat = xp.take(xp.asarray(table), xp.reshape(x_t, (-1,)), axis=0)
+        return xp.reshape(flat, (*x_t.shape, 4))
+
+    return model
+
+
+def tokens(name, kind, *, rows=20, first=0):
+    """x_0, x_t and x_1 of a path, by the pure code on a backend, as NumPy arrays."""
+    backend, path = backends.load(name), PATHS[kind]
+    xp = backend.xp
+    source = sources.Masked(5) if kind == "mask" else sources.Marginal((0.1, 0.2, 0.3, 0.4))
+    keys = random.split(random.key(11), 3)
+    x_0 = sources.sample(source, keys[0], (rows, 3), first=first, xp=xp)
+    x_1 = backend.asarray(np.random.default_rng(4).integers(0, 4, (rows, 3)))
+    t = backend.asarray(np.linspace(0, 1, rows))
+    x_t = paths.sample(path, keys[1], x_0, x_1, t, first=first)
+    end = backend.fused(samplers.sample)(path, logits_of(xp), keys[2], x_0, [0.0, 0.3, 0.7, 1.0], first=first)
+    return [backend.to_numpy(x) for x in (x_0, x_t, end)]
+
+
+@each_other_backend
+@pytest.mark.parametrize("kind", PATHS)
+def test_every_backend_gives_the_tokens_of_numpy(name, kind):
+    for ours, numpys in zip(tokens(name, kind), tokens("numpy", kind), strict=True):
+        assert ours.dtype == np.int64 and np.array_equal(ours, numpys)
+
+
+@each_other_backend
+def test_every_backend_draws_the_words_of_numpy(name):
+    backend, key = backends.load(name), random.key(-5)
+    sites = np.asarray([0, 1, 2**31, 2**32 + 7, 2**40])
+    for draw in (random.bits_at, random.uniform_at):
+        there = backend.to_numpy(draw(key, backend.asarray(sites)))
+        assert there.dtype == draw(key, sites).dtype and there.tobytes() == draw(key, sites).tobytes()
+
+
+@each_backend
+@pytest.mark.parametrize("sites", [[], [2], [0, 1, 2]])
+def test_values_are_put_at_any_number_of_sites(name, sites):
+    backend = backends.load(name)
+    x, places = backend.asarray(np.zeros(3)), backend.asarray(np.asarray(sites, dtype=np.int64))
+    values = backend.asarray(np.arange(1.0, 1 + len(sites)))
+    expected = np.zeros(3)
+    expected[np.asarray(sites, dtype=int)] = np.arange(1.0, 1 + len(sites))
+    assert np.array_equal(backend.to_numpy(arrays.put(x, places, values)), expected)
+    assert np.all(backend.to_numpy(x) == 0), "a copy"
+
+
+def inputs(function):
+    """Small arguments for a reference function that has a fused twin: add a case here with the kernel."""
+    cases = {
+        "random.bits_at": lambda asarray: (random.key(1), asarray(np.arange(1000))),
+        "random.uniform_at": lambda asarray: (random.key(1), asarray(np.arange(1000))),
+        "random.choose": lambda asarray: (
+            asarray(np.random.default_rng(0).dirichlet(np.ones(7), 500)),
+            asarray(random.uniform(random.key(1), (500,))),
+        ),
+    }
+    return cases[f"{function.__module__.removeprefix('dfm_ref.')}.{function.__name__}"]
+
+
+@each_backend
+def test_every_kernel_equals_its_slow_twin(name):
+    """Loops over the mapping: tokens and words to the bit, floats to 4 ulp. No backend has kernels yet."""
+    backend = backends.load(name)
+    for slow, fused in backend.kernels.items():
+        arguments = inputs(slow)(backend.asarray)
+        expected, got = (backend.to_numpy(f(*arguments)) for f in (slow, fused))
+        assert got.dtype == expected.dtype and got.shape == expected.shape
+        if got.dtype.kind == "f":
+            np.testing.assert_array_max_ulp(got, expected, 4)
+        else:
+            assert np.array_equal(got, expected)
+
+
+def test_the_loop_over_the_kernels_finds_a_wrong_one(monkeypatch):
+    """The loop is empty today, so it is tried on a right and on a wrong kernel."""
+    right = {random.uniform_at: lambda key, sites: random.uniform_at(key, sites) * (1 + 1e-16)}
+    wrong = {random.bits_at: lambda key, sites: random.bits_at(key, sites + 1)}
+    for kernels in (right, wrong):
+        backend = dataclasses.replace(backends.load("numpy"), kernels=kernels)
+        monkeypatch.setattr(backends, "load", lambda name, backend=backend: backend)
+        if kernels is right:
+            test_every_kernel_equals_its_slow_twin("numpy")
+        else:
+            with pytest.raises(AssertionError):
+                test_every_kernel_equals_its_slow_twin("numpy")
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not device_is_there(), reason="needs a CUDA device and CuPy")
+def test_a_checkpoint_comes_off_the_device(tmp_path):
+    cupy = backends.load("cupy")
+    checkpoints.save(tmp_path / "c", {"w": cupy.asarray(np.arange(6.0).reshape(2, 3)).T}, {})
+    assert np.array_equal(checkpoints.load(tmp_path / "c")[0]["w"], np.arange(6.0).reshape(2, 3).T)

@@ -1,0 +1,529 @@
+"""The command line: what the commands leave and print, and one line and exit 2 for every mistake of a user."""
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import sys
+from importlib.util import find_spec
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from dfm_ref import checkpoints
+from dfm_ref.cli import main
+
+TINY = ("--model", "mlp", "--dim", "8", "--depth", "1", "--batch", "4", "--warmup", "2", "--steps", "5")
+TEXT = "the cat sat on the mat.\n" * 8
+PROGRESS = re.compile(r"(training|sampling|evaluating) \d+/\d+")
+INSTALLED = ["strict", *(name for name in ("torch", "jax") if find_spec(name))]
+
+
+@pytest.fixture
+def run(capfd):
+    """Runs one command in this process: its status, output and errors, without the lines of progress."""
+
+    def call(*arguments):
+        capfd.readouterr()
+        try:
+            status = main([str(a) for a in arguments])
+        except SystemExit as stop:
+            status = stop.code
+        out, err = capfd.readouterr()
+        return status, out, [line for line in err.splitlines() if not PROGRESS.match(line)]
+
+    return call
+
+
+@pytest.fixture
+def refused(run):
+    """Asserts that a command is a mistake: exit 2 and one line, which it returns."""
+
+    def call(*arguments):
+        status, out, err = run(*arguments)
+        assert status == 2 and len(err) == 1 and err[0].startswith("dfm-ref"), (status, out, err)
+        assert "Traceback" not in err[0]
+        return err[0]
+
+    return call
+
+
+@pytest.fixture(scope="module")
+def at(tmp_path_factory):
+    """A folder with data, good and bad, and a checkpoint of arrays, one of text and one of a uniform source."""
+    folder = tmp_path_factory.mktemp("cli")
+    x_1 = np.random.default_rng(0).integers(0, 4, (50, 3))
+    x_1[0, 0] = 3
+    np.save(folder / "data.npy", x_1)
+    (folder / "text.txt").write_text(TEXT, encoding="utf-8")
+    for name, data, *more in (
+        ("arrays", folder / "data.npy"),
+        ("text", f"text:{folder / 'text.txt'}", "--length", "8"),
+        ("uniform", folder / "data.npy", "--source", "uniform"),
+    ):
+        assert main(["train", "--data", str(data), "--out", str(folder / name), *TINY, *more]) == 0
+    return folder
+
+
+def command(*arguments, before="", **options):
+    """One command in a process of its own, where any warning is an error; `before` is code that it runs first."""
+    code = f"import sys\n{before}\nfrom dfm_ref.cli import main\nsys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-W", "error", "-c", code, *map(str, arguments)]
+    return subprocess.run(words, capture_output=True, text=True, timeout=120, **options)
+
+
+def at_update(n, action):
+    """Code that makes a process do something as its n-th training step begins."""
+    return (
+        "import os, signal, time\nfrom pathlib import Path\nfrom dfm_ref.nn import train\n"
+        "calls, real = [], train.update\ndef update(*arguments):\n    calls.append(1)\n"
+        f"    if len(calls) == {n}:\n        {action}\n"
+        "    return real(*arguments)\ntrain.update = update"
+    )
+
+
+def interrupt(name):
+    return f"os.kill(os.getpid(), signal.{name})"
+
+
+def checkpoint(folder):
+    return checkpoints.load(folder / "checkpoint.safetensors")
+
+
+def assert_same_run(folder, other):
+    (arrays, description), (others, other_description) = checkpoint(folder), checkpoint(other)
+    assert description == other_description
+    assert arrays.keys() == others.keys() and all(np.array_equal(a, others[n]) for n, a in arrays.items())
+
+
+# What the commands do
+
+
+@pytest.mark.parametrize("name", ["arrays", "text", "uniform"])
+def test_train_sample_evaluate(run, at, name):
+    data = f"text:{at / 'text.txt'}" if name == "text" else at / "data.npy"
+    assert {file.name for file in (at / name).iterdir()} <= {"checkpoint.safetensors", ".lock"}
+    status, _, err = run("sample", at / name, "--num", 70, "--steps", 4, "--out", at / f"{name}.npy")
+    assert (status, err) == (0, [])
+    x_1 = np.load(at / f"{name}.npy")
+    vocab_size = len(set(TEXT)) if name == "text" else 4
+    assert x_1.dtype == np.int64 and x_1.shape == (70, 8 if name == "text" else 3)
+    assert x_1.min() >= 0 and x_1.max() < vocab_size, "at t = 1 no mask is left"
+    status, out, err = run("evaluate", at / name, "--data", data)
+    assert (status, err) == (0, [])
+    nats, bits = (float(re.search(rf"([\d.]+)[^\n]* {unit}", out)[1]) for unit in ("nats per seq", "bits per tok"))
+    assert nats / (x_1.shape[1] * np.log(2)) == pytest.approx(bits, abs=1e-3)
+    assert bits > np.log2(vocab_size) - 0.5, "five steps know nothing yet"
+    assert "standard error" in out or "+-" in out
+
+
+@pytest.mark.parametrize("backend", [b for b in ("numpy", *INSTALLED) if b != "jax"])  # which compiles every shape
+def test_every_backend_trains_and_evaluates_as_numpy_does(run, at, tmp_path, backend):
+    status, _, err = run("train", "--data", at / "data.npy", "--out", tmp_path, "--backend", backend, *TINY)
+    assert (status, err) == (0, [])
+    (arrays, description), (expected, expected_description) = checkpoint(tmp_path), checkpoint(at / "arrays")
+    assert description == expected_description
+    for name, array in arrays.items():
+        np.testing.assert_allclose(array, expected[name], atol=2e-5, err_msg=name)
+    args = ("evaluate", at / "arrays", "--data", at / "data.npy")
+    assert run(*args, "--backend", backend)[1] == run(*args)[1]
+
+
+def test_strict_samples_exactly_the_tokens_of_numpy(run, at):
+    args = ("sample", at / "arrays", "--num", 64, "--steps", 16, "--seed", 3)
+    assert run(*args, "--backend", "numpy", "--out", at / "a.npy")[0] == 0
+    assert run(*args, "--backend", "strict", "--out", at / "b.npy")[0] == 0
+    assert (at / "a.npy").read_bytes() == (at / "b.npy").read_bytes()
+
+
+@pytest.mark.parametrize("backend", [b for b in INSTALLED if b != "strict"])
+def test_other_backends_print_the_share_of_equal_tokens(run, at, backend):
+    args = ("sample", at / "arrays", "--num", 40, "--steps", 2)
+    status, out, _ = run(*args, "--backend", backend, "--out", at / f"{backend}.npy")
+    share = float(re.search(r"([\d.]+)%", out)[1])
+    assert run(*args, "--out", at / "numpy.npy")[0] == status == 0
+    mine, numpys = np.load(at / f"{backend}.npy"), np.load(at / "numpy.npy")
+    assert share == pytest.approx(100 * np.mean(mine == numpys), abs=0.01) and share > 95
+
+
+@pytest.mark.parametrize("name", ["arrays", "uniform"])
+def test_a_larger_number_changes_no_token(run, at, name):
+    """Tiles are placed by global index: 1, 64, 65 and 130 sequences begin alike."""
+    rows = {}
+    for num in (0, 1, 64, 65, 130):
+        assert run("sample", at / name, "--num", num, "--steps", 4, "--out", at / "n.npy")[0] == 0
+        rows[num] = np.load(at / "n.npy")
+        assert rows[num].shape == (num, 3)
+    assert all(np.array_equal(x, rows[130][:num]) for num, x in rows.items())
+    assert not np.array_equal(rows[130][:64], rows[130][64:128]), "tiles differ"
+
+
+def test_the_seed_decides(run, at):
+    samples = [run("sample", at / "arrays", "--num", 30, "--seed", seed)[1] for seed in (0, 0, 1)]
+    assert samples[0] == samples[1] != samples[2]
+    for seed in (0, 1):
+        assert run("train", "--data", at / "data.npy", "--out", at / f"s{seed}", *TINY, "--seed", seed)[0] == 0
+    assert_same_run(at / "s0", at / "arrays")
+    differ = [not np.array_equal(a, checkpoint(at / "s1")[0][n]) for n, a in checkpoint(at / "s0")[0].items()]
+    assert any(differ)
+
+
+def test_without_out_text_and_tokens_are_printed(run, at):
+    status, out, err = run("sample", at / "text", "--num", 3)
+    assert (status, err, len(out)) == (0, [], 3 * 9) and set(out) <= set(TEXT)
+    assert run("sample", at / "text", "--num", 0)[1] == "", "no sequence, not an empty one"
+    rows = np.loadtxt(run("sample", at / "arrays", "--num", 5)[1].splitlines(), dtype=int)
+    run("sample", at / "arrays", "--num", 5, "--out", at / "five.npy")
+    assert np.array_equal(rows, np.load(at / "five.npy"))
+
+
+def test_a_prompt_stands_and_its_holes_are_open(run, at):
+    args = ("sample", at / "text", "--num", 40, "--steps", 4)
+    lines = run(*args, "--prompt", "cat")[1]
+    rows = [lines[i : i + 8] for i in range(0, len(lines), 9)]
+    assert len(rows) == 40 and all(row.startswith("cat") for row in rows) and len(set(rows)) > 1
+    lines = run(*args, "--prompt", "c_t _at.", "--hole", "_")[1]
+    rows = [lines[i : i + 8] for i in range(0, len(lines), 9)]
+    assert all(row[0] == "c" and row[2:4] == "t " and row[5:] == "at." for row in rows)
+    assert len({row[1] for row in rows}) > 1 and len({row[4] for row in rows}) > 1
+    assert all("_" not in row for row in rows)
+
+
+def test_holes_come_first_in_the_vocabulary_or_not(run, at):
+    """A hole may be a character of the vocabulary: it is still open."""
+    out = run("sample", at / "text", "--num", 40, "--prompt", "aaaaaaaa", "--hole", "a")[1]
+    assert len(set(out)) > 2
+
+
+def test_settings_come_from_the_flags_over_the_file(run, at, tmp_path):
+    settings = ('model = "mlp"', "dim = 8", "depth = 1", "steps = 7", "learning_rate = 1")
+    (tmp_path / "c.toml").write_text("\n".join(settings), encoding="utf-8")
+    args = ("train", "--data", at / "data.npy", "--out", tmp_path / "out", "--config", tmp_path / "c.toml")
+    assert run(*args, "--steps", 3)[0] == 0
+    config = checkpoint(tmp_path / "out")[1]["config"]
+    assert (config["dim"], config["steps"], config["learning_rate"], config["vocab_size"]) == (8, 3, 1.0, 5)
+
+
+def test_backends_are_listed_with_what_to_install(run, monkeypatch):
+    monkeypatch.setitem(sys.modules, "torch", None)
+    monkeypatch.delitem(sys.modules, "dfm_ref.backends.torch", raising=False)
+    monkeypatch.setitem(sys.modules, "array_api_compat.torch", None)
+    status, out, err = run("backends")
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert (status, err) == (0, []) and {"numpy", "strict", "torch", "jax", "cupy"} <= set(lines)
+    assert "works" in lines["numpy"] and "pip install" in lines["torch"]
+
+
+def test_help_and_version(run):
+    for command_name in ("demo", "train", "sample", "evaluate", "backends"):
+        status, out, err = run(command_name, "--help")
+        assert (status, err) == (0, []) and "--backend" in out and "--seed" in out
+    assert run("--version")[:1] == (0,)
+
+
+# Mistakes: one line and exit 2
+
+
+def bad_sources(folder):
+    """Data that cannot be used: a name and what to give to --data."""
+    np.save(folder / "float.npy", np.zeros((3, 2)))
+    np.save(folder / "bool.npy", np.zeros((3, 2), dtype=bool))
+    np.save(folder / "vector.npy", np.arange(3))
+    np.save(folder / "negative.npy", np.asarray([[0, -1]]))
+    np.save(folder / "no_rows.npy", np.zeros((0, 2), dtype=int))
+    np.save(folder / "no_columns.npy", np.zeros((2, 0), dtype=int))
+    np.save(folder / "huge_tokens.npy", np.asarray([[0, 2**62]]))
+    np.save(folder / "unsigned.npy", np.asarray([[0, 2**64 - 1]], dtype=np.uint64))
+    np.save(folder / "pickled.npy", np.asarray([[0, "a"]], dtype=object), allow_pickle=True)
+    with (folder / "archive.npy").open("wb") as stream:
+        np.savez(stream, x=np.zeros((2, 2), dtype=int))
+    whole = (folder / "vector.npy").read_bytes()
+    for size in (1, 8, 60, len(whole) - 1):
+        (folder / f"cut{size}.npy").write_bytes(whole[:size])
+    (folder / "empty.npy").touch()
+    (folder / "text.npy").write_text(TEXT, encoding="utf-8")
+    shutil.copy(folder / "vector.npy", folder / "array.txt")
+    (folder / "empty.txt").touch()
+    (folder / "short.txt").write_text("one line", encoding="utf-8")
+    (folder / "latin.txt").write_bytes("café ".encode("latin-1") * 50)
+    arrays = sorted(file.name for file in folder.glob("*.npy"))
+    texts = [f"text:{file.name}" for file in sorted(folder.glob("*.txt"))]
+    return [
+        *arrays,
+        *texts,
+        "missing.npy",
+        "text:missing.txt",
+        "text:.",
+        "text:",
+        "array.txt",
+        "noise",
+        "",
+        ".",
+        ".npy",
+    ]
+
+
+def test_unusable_data_is_one_line(refused, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for source in bad_sources(tmp_path):
+        line = refused("train", "--data", source, "--out", "out", *TINY)
+        too_large = source in ("huge_tokens.npy", "unsigned.npy")  # for the memory, not for the format
+        assert too_large or "data" in line or "length" in line or source.removeprefix("text:") in line, line
+        assert not Path("out/checkpoint.safetensors").exists()
+
+
+def test_data_that_the_checkpoint_cannot_read_is_one_line(refused, at, tmp_path):
+    bad = {"mask": [4, 0, 0], "beyond": [9, 0, 0], "longer": [0, 1, 2, 3], "shorter": [0]}
+    for name, row in bad.items():
+        np.save(tmp_path / f"{name}.npy", np.asarray([row]))
+        refused("evaluate", at / "arrays", "--data", tmp_path / f"{name}.npy")
+        refused("train", "--data", tmp_path / f"{name}.npy", "--out", at / "arrays", "--resume", "--steps", 6)
+    refused("evaluate", at / "uniform", "--data", tmp_path / "mask.npy")
+    (tmp_path / "other.txt").write_text("ZEBRA" * 9, encoding="utf-8")
+    assert "'Z'" in refused("evaluate", at / "text", "--data", f"text:{tmp_path / 'other.txt'}")
+    refused("evaluate", at / "arrays", "--data", tmp_path / "missing.npy")
+
+
+SETTINGS = {
+    "--steps": ("0", "-1", "two", "1.5"),
+    "--batch": ("0", "-3"),
+    "--dim": ("0", "-8"),
+    "--depth": ("0",),
+    "--length": ("0", "-1", "99"),
+    "--learning-rate": ("0", "-1", "nan", "inf", "fast"),
+    "--weight-decay": ("nan", "inf", "-1"),
+    "--clip": ("0", "nan"),
+    "--ema": ("1", "-0.1", "nan"),
+    "--warmup": ("-5",),
+    "--model": ("cnn",),
+    "--source": ("noise",),
+    "--schedule": ("exp",),
+    "--loss": ("mse",),
+    "--seed": (str(2**64), "x"),
+    "--backend": ("tensorflow", "", "../numpy"),
+    "--nonsense": ("1",),
+}
+
+
+@pytest.mark.parametrize("flag", SETTINGS)
+def test_settings_that_cannot_be_used_are_one_line(refused, at, tmp_path, flag):
+    for value in SETTINGS[flag]:
+        refused("train", "--data", at / "data.npy", "--out", tmp_path / "out", *TINY, f"{flag}={value}")
+        assert not (tmp_path / "out" / "checkpoint.safetensors").exists(), value
+
+
+TOMLS = (
+    "steps = ", "steps = 1\nsteps = 2", "[steps]", "stepz = 1", "vocab_size = 9", "steps = '5'", "steps = 5.0",
+    "steps = true", "learning_rate = true", "learning_rate = '1e-3'", "model = 3", "source = ['mask']", "length = '3'",
+    "length = 3.0", "length = true", "length = []", f"learning_rate = 1{'0' * 400}", "seed = 1979-05-27", "\x00",
+    "\udcff",
+)  # fmt: skip
+
+
+@pytest.mark.parametrize("content", TOMLS, ids=range(len(TOMLS)))
+def test_a_configuration_that_cannot_be_used_is_one_line(refused, at, tmp_path, content):
+    (tmp_path / "c.toml").write_bytes(content.encode("utf-8", "surrogateescape"))
+    rest = [f"{flag}={value}" for flag, value in zip(TINY[::2], TINY[1::2], strict=True) if flag[2:] not in content]
+    for data in (at / "data.npy", f"text:{at / 'text.txt'}"):
+        refused("train", "--data", data, "--out", tmp_path / "out", "--config", tmp_path / "c.toml", *rest)
+
+
+def test_missing_or_odd_configuration_files_are_one_line(refused, at, tmp_path):
+    for config in (tmp_path / "missing.toml", tmp_path):
+        refused("train", "--data", at / "data.npy", "--out", tmp_path / "out", "--config", config)
+
+
+def test_arguments_that_cannot_be_used_are_one_line(refused, at):
+    for arguments in (
+        "--num -1", "--num x", "--num 1 --steps 0", "--num 1 --steps -2", "--num 1 --backend none", "", "--num",
+        f"--num 1 --seed {2**64}", "--num 1 --prompt th",
+    ):  # fmt: skip
+        refused("sample", at / "arrays", *arguments.split())
+    for arguments in ("--draws 0", "--draws -1", "--limit -1", "--limit 0", "--draws x", f"--seed {2**64}"):
+        refused("evaluate", at / "arrays", "--data", at / "data.npy", *arguments.split())
+    for arguments in ((), ("fly",), ("train",), ("evaluate", at / "arrays"), ("backends", "--nope")):
+        refused(*arguments)
+
+
+def test_prompts_that_cannot_be_used_are_one_line(refused, at):
+    assert "'Z'" in refused("sample", at / "text", "--num", 1, "--prompt", "Z")
+    refused("sample", at / "text", "--num", 1, "--prompt", "the cat s")  # nine of eight
+    refused("sample", at / "text", "--num", 1, "--prompt", "c_t")  # no hole was named
+    refused("sample", at / "text", "--num", 1, "--prompt", "c__t", "--hole", "__")
+
+
+def test_checkpoints_that_are_not_there_are_one_line(refused, at, tmp_path):
+    (tmp_path / "empty.safetensors").touch()
+    (tmp_path / "text.safetensors").write_text(TEXT, encoding="utf-8")
+    checkpoints.save(tmp_path / "foreign.safetensors", {"w": np.ones(2)}, {"steps": 1})
+    checkpoints.save(tmp_path / "list.safetensors", {"w": np.ones(2)}, [1])
+    arrays, description = checkpoint(at / "arrays")
+    few = dict(list(arrays.items())[:3])
+    checkpoints.save(tmp_path / "few.safetensors", few, description)
+    other = description | {"config": description["config"] | {"dim": 16}}
+    checkpoints.save(tmp_path / "shapes.safetensors", arrays, other)
+    for gone in description:
+        part = {n: v for n, v in description.items() if n != gone}
+        checkpoints.save(tmp_path / f"no_{gone}.safetensors", arrays, part)
+        checkpoints.save(tmp_path / f"odd_{gone}.safetensors", arrays, part | {gone: [7]})
+    names = sorted(file.name for file in tmp_path.iterdir())
+    for name in ("missing", ".", "missing.safetensors", *names):
+        if name == "odd_data.safetensors":
+            continue  # where the data came from is a remark
+        refused("sample", tmp_path / name, "--num", 1)
+        refused("evaluate", tmp_path / name, "--data", at / "data.npy")
+        if name.endswith(".safetensors") and (tmp_path / name).exists():
+            folder = tmp_path / "resumed" / name
+            folder.mkdir(parents=True)
+            shutil.copy(tmp_path / name, folder / "checkpoint.safetensors")
+            refused("train", "--data", at / "data.npy", "--out", folder, "--resume", "--steps", 7)
+
+
+def test_no_flipped_bit_of_a_checkpoints_header_is_a_traceback(run, at, tmp_path):
+    """Each gives one line, or a header that still means something (a remark, or a setting that samples do not need)."""
+    whole = (at / "arrays" / "checkpoint.safetensors").read_bytes()
+    size = 8 + int.from_bytes(whole[:8], "little")
+    copy = tmp_path / "checkpoint.safetensors"
+    rng = np.random.default_rng(0)
+    for place in [*range(8), *rng.choice(np.arange(8, size), 250, replace=False)]:
+        flipped = bytearray(whole)
+        flipped[place] ^= 1 << rng.integers(7)
+        copy.write_bytes(flipped)
+        status, out, err = run("sample", copy, "--num", 1, "--steps", 1)
+        assert (status == 0 and out and not err) or (status == 2 and len(err) == 1), (place, status, err)
+
+
+def test_places_that_cannot_be_written_are_one_line(refused, at, tmp_path):
+    (tmp_path / "file").touch()
+    for out in (tmp_path / "file", tmp_path / "file" / "folder"):
+        refused("train", "--data", at / "data.npy", "--out", out, *TINY)
+    for out in (tmp_path / "file" / "a.npy", tmp_path / "missing" / "a.npy", tmp_path):
+        refused("sample", at / "arrays", "--num", 1, "--out", out)
+    assert {f.name for f in tmp_path.iterdir()} == {"file"}, "no temporary file is left"
+
+
+def test_a_checkpoint_is_never_overwritten_unasked(refused, at):
+    before = (at / "arrays" / "checkpoint.safetensors").read_bytes()
+    assert "--resume" in refused("train", "--data", at / "data.npy", "--out", at / "arrays", *TINY)
+    assert (at / "arrays" / "checkpoint.safetensors").read_bytes() == before
+
+
+def test_a_resumed_run_keeps_its_settings(refused, at):
+    args = ("train", "--data", at / "data.npy", "--out", at / "arrays", "--resume")
+    assert "dim" in refused(*args, "--dim", 16)
+    assert "seed" in refused(*args, "--seed", 9)
+
+
+def test_too_large_a_model_is_one_line(at, tmp_path):
+    resource = pytest.importorskip("resource")
+    np.save(tmp_path / "large.npy", np.asarray([[0, 2**34]]))
+
+    def limit():
+        resource.setrlimit(resource.RLIMIT_AS, (2**34, 2**34))
+
+    done = command("train", "--data", tmp_path / "large.npy", "--out", tmp_path / "out", *TINY, preexec_fn=limit)
+    assert done.returncode == 2 and len(done.stderr.splitlines()) == 1, done.stderr
+
+
+def test_a_missing_library_or_device_is_one_line(at):
+    hide = "import sys; sys.modules['{0}'] = None; sys.modules['array_api_compat.{0}'] = None"
+    for name, package in (("torch", "torch"), ("cupy", "cupy")):
+        done = command("sample", at / "arrays", "--num", 1, "--backend", name, before=hide.format(package))
+        assert done.returncode == 2 and len(done.stderr.splitlines()) == 1
+        assert "pip install" in done.stderr
+
+
+# Interrupts
+
+
+@pytest.mark.parametrize("n", [1, 3])
+def test_an_interrupted_run_resumes_as_if_unbroken(at, tmp_path, n):
+    args = ("train", "--data", at / "data.npy", "--out", tmp_path, *TINY)
+    done = command(*args, before=at_update(n, interrupt("SIGINT")))
+    assert (done.returncode, done.stderr) == (130, "")
+    assert checkpoint(tmp_path)[1]["step"] == n - 1
+    assert {f.name for f in tmp_path.iterdir()} <= {"checkpoint.safetensors", ".lock"}
+    done = command(*args, "--resume")
+    assert done.returncode == 0, done.stderr
+    assert_same_run(tmp_path, at / "arrays")
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX signals")
+def test_a_killed_run_resumes_as_if_unbroken(at, tmp_path):
+    args = ("train", "--data", at / "data.npy", "--out", tmp_path, *TINY, "--resume")
+    assert command(*args, before=at_update(3, interrupt("SIGINT"))).returncode == 130
+    assert command(*args, before=at_update(2, interrupt("SIGKILL"))).returncode == -9
+    assert checkpoint(tmp_path)[1]["step"] == 2
+    assert command(*args).returncode == 0
+    assert_same_run(tmp_path, at / "arrays")
+
+
+def test_an_interrupted_save_leaves_the_old_checkpoint(at, tmp_path):
+    folder = tmp_path / "run"
+    shutil.copytree(at / "arrays", folder)
+    before = f"import os, signal\nos.fsync = lambda file: {interrupt('SIGINT')}"
+    done = command("train", "--data", at / "data.npy", "--out", folder, "--resume", "--steps", 6, before=before)
+    assert done.returncode == 130 and "Traceback" not in done.stderr
+    assert_same_run(folder, at / "arrays")
+    assert {f.name for f in folder.iterdir()} <= {"checkpoint.safetensors", ".lock"}
+
+
+def test_an_interrupted_command_is_quiet(at):
+    before = f"import os, signal\nfrom dfm_ref import samplers\nsamplers.sample = lambda *a, **k: {interrupt('SIGINT')}"
+    done = command("sample", at / "arrays", "--num", 1, before=before)
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
+
+
+def test_resume_starts_afresh_where_there_is_nothing(run, at, tmp_path):
+    for folder in (tmp_path, tmp_path / "new"):
+        assert run("train", "--data", at / "data.npy", "--out", folder, "--resume", *TINY)[0] == 0
+        assert_same_run(folder, at / "arrays")
+
+
+def test_resume_of_a_finished_run_changes_nothing(run, at, tmp_path):
+    shutil.copytree(at / "arrays", tmp_path / "run")
+    assert run("train", "--data", at / "data.npy", "--out", tmp_path / "run", "--resume")[0] == 0
+    assert_same_run(tmp_path / "run", at / "arrays")
+
+
+def test_two_runs_cannot_share_a_folder(refused, at, tmp_path):
+    wait = "Path(sys.argv[-1]).touch(); time.sleep(60)"
+    arguments = ["train", "--data", at / "data.npy", *TINY, "--out", tmp_path]
+    code = f"import sys\n{at_update(2, wait)}\nfrom dfm_ref.cli import main\nmain(sys.argv[1:-1])"
+    words = [sys.executable, "-c", code, *map(str, arguments), str(tmp_path / "ready")]
+    with subprocess.Popen(words, stderr=subprocess.PIPE) as first:
+        try:
+            while not (tmp_path / "ready").exists():
+                assert first.poll() is None, first.stderr.read()
+            assert str(tmp_path) in refused(*arguments)
+            assert str(tmp_path) in refused(*arguments, "--resume")
+        finally:
+            first.kill()
+
+
+def test_a_reader_that_has_had_enough_is_no_error(at):
+    code = "import sys; from dfm_ref.cli import main; sys.exit(main(sys.argv[1:]))"
+    words = [sys.executable, "-W", "error", "-c", code, "sample", str(at / "text"), "--num", "20000", "--steps", "1"]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout.read(5)
+        process.stdout.close()
+        err = process.stderr.read()
+        process.wait(60)
+    assert not [line for line in err.splitlines() if not PROGRESS.match(line)], err
+
+
+# The demo
+
+
+def test_the_demo_leaves_its_report(tmp_path):
+    for library in ("matplotlib", "sklearn", "dfm_ref.demo"):
+        pytest.importorskip(library)
+    done = command("demo", "--minutes", "0.1", "--out", tmp_path / "demo")
+    assert done.returncode == 0, done.stderr
+    files = {f.suffix for f in (tmp_path / "demo").rglob("*")}
+    assert {".html", ".json", ".png", ".safetensors"} <= files
+    page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
+    assert "<img" in page and not re.search(r'(src|href)="(?!data:|#)', page), "self-contained"
+    json.loads((tmp_path / "demo" / "report.json").read_text(encoding="utf-8"))

@@ -1,0 +1,537 @@
+"""Samplers: one-step and K-step laws are the oracle's, and a token is a function of key, site and probabilities."""
+
+from functools import partial
+from itertools import pairwise
+from typing import NamedTuple
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from strategies import BACKENDS, SWITCHING, backend, cases, follows, index, intervals, logits
+
+from dfm_ref import couplings, events, random
+from dfm_ref.paths import X0, X1, Fixed, Mixture, Table
+from dfm_ref.samplers import euler_step, finite_step, sample, simulate
+from dfm_ref.schedules import Bernstein, Convex, Cosine, Linear, PerToken, Polynomial
+from dfm_ref.sources import Uniform
+from dfm_ref.verify import oracle
+
+KEY = random.key(9)
+B, N, V = 7, 3, 4
+OTHER = Convex((Bernstein((1.0, 0.2, 0.0)), Bernstein((0.0, 0.6, 0.0)), Bernstein((0.0, 0.2, 1.0))))
+TABLE = Table(tuple(tuple(tuple(np.roll((0.2, 0.5, 0.3, 0.0), i - j).tolist()) for j in range(4)) for i in range(4)))
+ROWS = Fixed(((0.1, 0.0, 0.9, 0.0), (0.5, 0.5, 0.0, 0.0), (0.25, 0.25, 0.25, 0.25)))
+PATHS = {
+    "linear": Mixture(),
+    "mask": Mixture(Cosine(), mask=V - 1),
+    "mask per token": Mixture(PerToken((Linear(), Polynomial(3.0), Cosine())), mask=V - 1),
+    "per token": Mixture(PerToken((Cosine(), Polynomial(2.0), Linear()))),
+    "fixed": Mixture(SWITCHING, (X0(), Fixed((0.1, 0.0, 0.6, 0.3)), X1())),
+    "rows": Mixture(PerToken((SWITCHING, OTHER, SWITCHING)), (X0(), ROWS, X1())),
+    "table": Mixture(SWITCHING, (X0(), TABLE, X1())),
+}
+every_path = pytest.mark.parametrize("path", PATHS.values(), ids=PATHS)
+RULES = {"finite": (finite_step, events.redraw_weights), "euler": (euler_step, events.euler_redraw)}
+every_rule = pytest.mark.parametrize(("step", "rule"), RULES.values(), ids=RULES)
+TIMES = [0.1, 0.3, 0.31, 0.7, 0.9, 1.0]
+
+
+class Scores(NamedTuple):
+    """A model of fixed logits, float64[3, sequences, N, V], one table a component; `first` is its first sequence."""
+
+    path: Mixture
+    tables: np.ndarray
+    asarray: object = np.asarray
+    first: int = 0
+
+    def _of(self, rows):
+        tables = [self.asarray(np.ascontiguousarray(table)) for table in rows]
+        if len(self.path.components) == 2:
+            return tables[-1]
+        pairs = zip(self.path.components, tables, strict=True)
+        return tuple(None if isinstance(component, Fixed) else table for component, table in pairs)
+
+    def __call__(self, x_t, t):
+        assert tuple(t.shape) == (x_t.shape[0],)
+        return self._of(self.tables[:, self.first : self.first + x_t.shape[0]])
+
+
+class Lazy(NamedTuple):
+    """The same model, lazy: `asked` records the sites of every call, and all logits must never be asked for."""
+
+    dense: Scores
+    asked: list
+
+    def __call__(self, x_t, t):
+        raise AssertionError("asked for the logits of every token")
+
+    def at(self, x_t, t, sites):
+        sites = np.asarray(sites)
+        self.asked.append(sites)
+        rows = self.dense.tables[:, self.dense.first : self.dense.first + x_t.shape[0]]
+        return self.dense._of(rows.reshape(3, -1, rows.shape[-1])[:, sites])
+
+
+def scores(path, *, seed=0, vocab_size=V, asarray=np.asarray, first=0):
+    tables = np.random.default_rng(seed).normal(size=(3, B, N, vocab_size))
+    tables[..., 1][tables[..., 1] > 0.5] = -np.inf
+    return Scores(path, tables, asarray, first)
+
+
+def start(path, seed=1):
+    x = np.random.default_rng(seed).integers(0, V, (B, N))
+    return np.where(x < 2, V - 1, x) if path.mask is not None else x
+
+
+def dense_step(rule, path, model, key, x_t, t, s, keep=None, first=0):
+    """The step by the whole lattice: for each token the coin chooses a component, which draws at the next site."""
+    batch, length = x_t.shape
+    sites = 2 * ((first + np.arange(batch))[:, None] * length + np.arange(length))
+    coin, value = random.uniform_at(key, sites), random.uniform_at(key, sites + 1)
+    t, s = (np.broadcast_to(np.asarray(time, np.float64), (batch,))[:, None] for time in (t, s))
+    rows = model(x_t, t[:, 0])
+    rows = rows if isinstance(rows, tuple) else (None, rows)
+    x_s, below = x_t.copy(), np.zeros(x_t.shape)
+    for c, component, row in zip(rule(path.schedule, t, s), path.components, rows, strict=True):
+        if isinstance(component, Fixed):
+            token = random.choose(np.broadcast_to(component.probs, (*x_t.shape, V)), value)
+        elif row is not None:
+            token = random.choose_logits(row[..., : path.mask], value)
+        else:
+            assert np.all(c == 0)
+            continue
+        x_s = np.where((below <= coin) & (coin < below + c), token, x_s)
+        below = below + c
+    still = False if keep is None else keep
+    return np.where(still | (x_t != path.mask if path.mask is not None else False), x_t, x_s)
+
+
+# The same tokens, whatever the way
+
+
+@every_rule
+@every_path
+def test_a_step_is_the_draw_from_the_whole_lattice(path, step, rule):
+    model, x_t, first = scores(path), start(path), 2**31
+    keep = np.random.default_rng(2).uniform(size=x_t.shape) < 0.3
+    t = np.linspace(0.05, 0.9, B)
+    moved = 0
+    for i in range(20):
+        key = random.fold_in(KEY, i)
+        for times in ((0.4, 0.7), (t, np.minimum(t + 0.2, 1.0)), (0.0, t)):
+            for prompt in (None, keep):
+                dense = dense_step(rule, path, model, key, x_t, *times, prompt, first)
+                assert np.array_equal(step(path, model, key, x_t, *times, keep=prompt, first=first), dense)
+                moved += np.sum(dense != x_t)
+    assert moved > 100
+
+
+@every_rule
+@every_path
+def test_a_lazy_model_gives_the_same_tokens_and_is_asked_only_where_there_is_an_event(path, step, rule):
+    dense, x_t, asked = scores(path), start(path), []
+    lazy = Lazy(dense, asked)
+    for i in range(10):
+        key = random.fold_in(KEY, i)
+        asked.clear()
+        assert np.array_equal(step(path, lazy, key, x_t, 0.3, 0.6), step(path, dense, key, x_t, 0.3, 0.6))
+        coin = random.uniform_at(key, 2 * np.arange(B * N)).reshape(B, N)
+        weights = np.stack(np.broadcast_arrays(*rule(path.schedule, np.array([[0.3]]), np.array([[0.6]])), coin)[:-1])
+        level, known = np.cumsum(weights, 0), [isinstance(c, Fixed) for c in path.components]
+        event = (coin < level[-1]) & (True if path.mask is None else x_t == path.mask)
+        if any(known):
+            event &= (coin < level[0]) | (coin >= level[1])
+        sites = np.sort(np.concatenate(asked)) if asked else []
+        assert np.array_equal(sites, np.flatnonzero(event))
+
+
+@every_path
+def test_sample_is_simulate_of_the_finite_step_with_the_same_frames(path):
+    model, x_0 = scores(path), start(path)
+    keep = np.random.default_rng(2).uniform(size=x_0.shape) < 0.3
+    for prompt in (None, keep):
+        step = partial(finite_step, path, model, keep=prompt, first=3)
+        for times in (TIMES, [0.0, 1.0], np.linspace(0, 1, 50).tolist(), [0.5, 0.5 + 1e-12]):
+            for key in random.split(KEY, 4):
+                frames = simulate(step, key, x_0, times, frames=True)
+                assert frames.shape == (len(times), *x_0.shape)
+                assert np.array_equal(frames[0], x_0)
+                assert np.array_equal(frames, sample(path, model, key, x_0, times, keep=prompt, frames=True, first=3))
+                assert np.array_equal(frames[-1], sample(path, model, key, x_0, times, keep=prompt, first=3))
+                assert np.array_equal(frames[-1], simulate(step, key, x_0, times))
+                if prompt is not None:
+                    assert np.all(frames[:, keep] == x_0[keep])
+
+
+@pytest.mark.parametrize("mask", [None, 2])
+def test_sample_agrees_with_simulate_also_where_steps_are_drawn_in_several_goes(mask):
+    x_0, path = np.full((300, 40), 2), Mixture(Polynomial(2.0), mask=mask)
+
+    def model(x_t, t):
+        return np.broadcast_to(np.array([0.0, 1.0, 0.5]), (*x_t.shape, 3))
+
+    times = np.linspace(0, 0.95, 24).tolist()
+    frames = sample(path, model, KEY, x_0, times, frames=True)
+    assert np.array_equal(frames, simulate(partial(finite_step, path, model), KEY, x_0, times, frames=True))
+
+
+@every_path
+def test_a_batch_may_be_split(path):
+    x_0, whole = start(path), scores(path)
+    keep = x_0 == 2
+    for run in (
+        lambda model, x, k, first: sample(path, model, KEY, x, TIMES, keep=k, first=first),
+        lambda model, x, k, first: finite_step(path, model, KEY, x, 0.2, 0.7, keep=k, first=first),
+        lambda model, x, k, first: euler_step(path, model, KEY, x, 0.2, 0.7, keep=k, first=first),
+    ):
+        together = run(whole, x_0, keep, 5)
+        parts = [run(whole._replace(first=i), x_0[i : i + 3], keep[i : i + 3], 5 + i) for i in (0, 3, 6)]
+        assert np.array_equal(together, np.concatenate(parts))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@every_path
+def test_every_library_draws_the_same_tokens(path, name):
+    b, x_0 = backend(name), start(path)
+    model, theirs = scores(path), scores(path, asarray=b.asarray)
+    keep = x_0 == 2
+    for m in (theirs, Lazy(theirs, [])):
+        ours = sample(path, m, KEY, b.asarray(x_0), TIMES, keep=b.asarray(keep), frames=True)
+        assert np.array_equal(b.to_numpy(ours), sample(path, model, KEY, x_0, TIMES, keep=keep, frames=True))
+    t = np.linspace(0.1, 0.9, B)
+    for step in (finite_step, euler_step):
+        ours = step(path, theirs, KEY, b.asarray(x_0), b.asarray(t), 0.95)
+        assert np.array_equal(b.to_numpy(ours), step(path, model, KEY, x_0, t, 0.95))
+
+
+@every_path
+@pytest.mark.parametrize("dtype", [np.int32, np.uint8])
+def test_tokens_keep_their_type(path, dtype):
+    x_0, model = start(path), scores(path)
+    small = sample(path, model, KEY, x_0.astype(dtype), TIMES)
+    assert small.dtype == dtype
+    assert np.array_equal(small, sample(path, model, KEY, x_0, TIMES))
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float32])
+def test_logits_of_lower_precision(dtype):
+    model = scores(PATHS["linear"])
+    low = model._replace(tables=model.tables.astype(dtype))
+    high = model._replace(tables=low.tables.astype(np.float64))
+    x_0 = start(PATHS["linear"])
+    assert np.array_equal(*(sample(PATHS["linear"], m, KEY, x_0, TIMES) for m in (low, high)))
+
+
+def test_logits_may_leave_the_mask_out():
+    path, x_0 = PATHS["mask"], start(PATHS["mask"])
+    model = scores(path)
+    without = model._replace(tables=model.tables[..., : V - 1])
+    assert np.array_equal(*(sample(path, m, KEY, x_0, TIMES) for m in (model, without)))
+
+
+# Their laws
+
+
+@every_rule
+@settings(max_examples=12)
+@given(case=cases(), ts=intervals.filter(lambda ts: ts[0] < 0.99))
+def test_one_step_from_every_state_follows_the_oracle_s_kernel(case, ts, step, rule):
+    """Sees the coin reused for the value, components or tokens swapped, one coin for all, a redraw weight that is off.
+
+    Many draws from each state that can be reached; the tokens must be independent given the state.
+    """
+    t, s = ts
+    rows, w_hat = 4000, case.posteriors(t)
+    x_t = np.repeat(case.states(), rows, 0)
+
+    def model(x, times):
+        assert np.all(times == t)
+        return tuple(logits(w)[index(x, case.vocab_size)] for w in w_hat)
+
+    x_s = index(step(case.path, model, KEY, x_t, t, s), case.vocab_size)
+    kappa = case.kappa(t)
+    if step is finite_step:
+        c, stay = oracle.finite_coefficients(kappa, case.kappa(s))
+    else:
+        a, b, _ = oracle.coefficients(kappa, case.kappa_dot(t))
+        c, stay = oracle.clipped_coefficients(a, b, s - t)
+    kernel = oracle.finite_kernel(c, stay, oracle.posteriors(case.problem, kappa).w_hat)
+    law = oracle.joint_kernel(kernel)
+    states = len(case.states())
+    for z in np.flatnonzero(oracle.posteriors(case.problem, kappa).reachable):
+        assert follows(x_s[z * rows : (z + 1) * rows], law[:, z], alpha=1e-6 / states)
+
+
+def chain(problem, kappas, p):
+    """The laws after each finite step with the exact posteriors of the moment."""
+
+    def kernel(before, after):
+        c, stay = oracle.finite_coefficients(before, after)
+        return oracle.joint_kernel(oracle.finite_kernel(c, stay, oracle.posteriors(problem, before).w_hat))
+
+    return oracle.propagate(p, [kernel(*pair) for pair in pairwise(kappas)])
+
+
+def exact_model(problem, path, schedule_table):
+    vocab_size = problem.w.shape[-1]
+
+    def model(x_t, t):
+        w_hat = np.swapaxes(oracle.posteriors(problem, schedule_table(float(t[0]))).w_hat, 1, 2)
+        rows = tuple(logits(w)[index(x_t, vocab_size)] for w in w_hat)
+        return rows[-1] if len(rows) == 2 else rows
+
+    return model
+
+
+def test_many_steps_from_the_mask_follow_the_chain_of_kernels():
+    """V = 2 and the mask, N = 2, correlated data, K = 3: sees a key, a time or a step that is off by one."""
+    q = np.zeros(9)
+    q[[0, 1, 4]] = 0.5, 0.1, 0.4
+    source = np.broadcast_to(np.eye(3)[2], (2, 3))
+    problem = oracle.enumerate_pairs(
+        oracle.prompted(q, source, np.zeros(2, bool)), np.stack([oracle.at_x_0(3), oracle.at_x_1(3)])
+    )
+    path, times = Mixture(Polynomial(2.0), mask=2), [0.0, 0.4, 0.7, 1.0]
+
+    def kappa(t):
+        return np.array([[1 - t**2, t**2]] * 2)
+
+    laws = chain(problem, [kappa(t) for t in times], np.eye(9)[8])
+    assert oracle.total_variation(laws[-1], q) > 0.03  # parallel draws are wrong together: the law to meet is not q
+    frames = sample(path, exact_model(problem, path, kappa), KEY, np.full((30_000, 2), 2), times, frames=True)
+    for x_t, law in zip(frames, laws, strict=True):
+        assert follows(index(x_t, 3), law)
+
+
+def test_many_steps_of_three_components_follow_the_chain_of_kernels():
+    """A correlated coupling of uniform noise and two data points over a path that switches its fastest component."""
+    noise = np.array([0.7, 0.3])
+    pi = np.zeros((4, 4))
+    pi[:, [0, 3]] = [[0.2, 0.05], [0.1, 0.15], [0.05, 0.2], [0.15, 0.1]]
+    components = np.stack([oracle.at_x_0(2), oracle.fixed(noise), oracle.at_x_1(2)])
+    problem = oracle.enumerate_pairs(pi, components)
+    path, times = Mixture(SWITCHING, (X0(), Fixed(tuple(noise)), X1())), [0.0, 0.3, 0.55, 0.8, 1.0]
+
+    def kappa(t):
+        a, b = (1 - t) ** 2, t**2 * (1 - t) ** 3
+        return np.array([[a, b, 1 - a - b]] * 2)
+
+    p_0 = pi.sum(1)
+    laws = chain(problem, [kappa(t) for t in times], p_0)
+    x_0 = random.categorical(random.key(1), np.broadcast_to(p_0, (30_000, 4)))
+    x_0 = oracle.states(2, 2)[x_0]
+    frames = sample(path, exact_model(problem, path, kappa), KEY, x_0, times, frames=True)
+    for x_t, law in zip(frames, laws, strict=True):
+        assert follows(index(x_t, 2), law)
+
+
+def test_beyond_its_bound_an_euler_step_redraws_every_token():
+    x_t = np.zeros((2000, 1), np.int64)
+
+    def model(x, t):
+        return logits(np.broadcast_to(np.array([0.0, 0.25, 0.75]), (*x.shape, 3)))
+
+    x_s = euler_step(Mixture(), model, KEY, x_t, 0.5, 1.0)
+    assert follows(x_s[:, 0], [0.0, 0.25, 0.75])
+
+
+def test_a_prompt_never_moves_and_the_last_time_leaves_no_mask():
+    path, x_1 = PATHS["mask"], np.random.default_rng(4).integers(0, V - 1, (B, N))
+    keep = x_1 == 1
+    x_0 = np.where(keep, x_1, V - 1)
+    frames = sample(path, scores(path), KEY, x_0, TIMES, keep=keep, frames=True)
+    assert np.all(frames[:, keep] == x_1[keep])
+    assert np.all(frames[-1] != V - 1)
+    revealed = frames[:-1] != V - 1
+    assert np.all(frames[1:][revealed] == frames[:-1][revealed])
+    free = Mixture()
+    x_0 = couplings.prompted(Uniform(V), KEY, x_1, keep).x_0
+    frames = sample(free, scores(free), KEY, x_0, TIMES, keep=keep, frames=True)
+    assert np.all(frames[:, keep] == x_1[keep])
+    assert np.any(frames[:, ~keep] != x_0[~keep])
+
+
+# Steps, folds and edges
+
+
+def test_simulate_hands_on_keys_states_and_times_in_order():
+    calls = []
+
+    def step(key, x_t, t, s):
+        calls.append((key, int(x_t[0, 0]), t, s))
+        return x_t + 1
+
+    assert simulate(step, KEY, np.array([[5]]), [0.25, 0.5, 1.0]).tolist() == [[7]]
+    assert calls == [(random.fold_in(KEY, 0), 5, 0.25, 0.5), (random.fold_in(KEY, 1), 6, 0.5, 1.0)]
+
+
+def test_the_model_is_asked_at_the_start_of_each_interval_and_never_at_its_end():
+    asked = []
+
+    def model(x_t, t):
+        asked.append(t.copy())
+        return np.zeros((*x_t.shape, V))
+
+    sample(Mixture(), model, KEY, start(Mixture()), TIMES)
+    assert all(t.dtype == np.float64 and t.shape == (B,) for t in asked)
+    assert [t[0] for t in asked] == TIMES[:-1]
+    asked.clear()
+    t = np.linspace(0, 0.9, B)
+    finite_step(Mixture(), model, KEY, start(Mixture()), t, 1.0)
+    assert len(asked) == 1
+    assert np.array_equal(asked[0], t)
+
+
+@every_path
+def test_arguments_stay_as_they_were(path):
+    model, x_0, t = scores(path), start(path), np.linspace(0.1, 0.5, B)
+    keep, s = x_0 == 2, t + 0.4
+    arguments = (x_0, keep, t, s, model.tables)
+    copies = [a.copy() for a in arguments]
+    times = list(TIMES)
+    frames = sample(path, model, KEY, x_0, times, keep=keep, frames=True)
+    finite_step(path, model, KEY, x_0, t, s, keep=keep)
+    euler_step(path, model, KEY, x_0, t, s, keep=keep)
+    frames[0] = 0
+    assert times == TIMES
+    assert all(np.array_equal(a, b) for a, b in zip(arguments, copies, strict=True))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("shape", [(0, 3), (1, 1), (1, 3), (4, 1)])
+def test_smallest_batches(name, shape):
+    b = backend(name)
+    for path in (Mixture(), Mixture(mask=1)):
+
+        def model(x_t, t):
+            return b.asarray(np.zeros((*x_t.shape, 2)))
+
+        x_0 = b.asarray(np.ones(shape, np.int64))
+        for x_1 in (sample(path, model, KEY, x_0, [0.0, 0.5, 1.0]), finite_step(path, model, KEY, x_0, 0.0, 1.0)):
+            assert tuple(x_1.shape) == shape
+            assert path.mask is None or np.all(b.to_numpy(x_1) == 0)
+        assert sample(path, model, KEY, x_0, [0.0, 0.5, 1.0], frames=True).shape == (3, *shape)
+
+
+def test_a_vocabulary_of_one_token():
+    def model(x_t, t):
+        return np.zeros((*x_t.shape, 1))
+
+    assert sample(Mixture(), model, KEY, np.zeros((2, 3), np.int64), TIMES).tolist() == [[0, 0, 0]] * 2
+
+
+X = np.zeros((2, 3), np.int64)
+NAN = float("nan")
+
+
+def plain(x_t, t):
+    return np.zeros((*x_t.shape, V))
+
+
+@pytest.mark.parametrize(
+    "times", [[], [0.5], [0.5, 0.5], [0.0, 0.6, 0.4], [-0.1, 1.0], [0.0, 1.001], [0.0, NAN], [NAN, 1.0], [1.0, 0.0]]
+)
+def test_times_that_do_not_increase_in_the_unit_interval_raise(times):
+    with pytest.raises(ValueError, match="times"):
+        sample(Mixture(), plain, KEY, X, times)
+    with pytest.raises(ValueError, match="times"):
+        simulate(partial(finite_step, Mixture(), plain), KEY, X, times)
+    if len(times) == 2:
+        for step in (finite_step, euler_step):
+            for t, s in (times, map(np.array, times), map(partial(np.full, 2), times)):
+                with pytest.raises(ValueError, match="t, s"):
+                    step(Mixture(), plain, KEY, X, t, s)
+
+
+@pytest.mark.parametrize(
+    "x_0", [X - 1, X + 0.0, X == 0, X[0], X[None]], ids=["negative", "float", "bool", "1-d", "3-d"]
+)
+def test_tokens_that_are_none_raise(x_0):
+    with pytest.raises((ValueError, TypeError), match=r"x_0|x_t"):
+        sample(Mixture(), plain, KEY, x_0, [0.0, 1.0])
+    with pytest.raises((ValueError, TypeError), match=r"x_0|x_t"):
+        simulate(partial(finite_step, Mixture(), plain), KEY, x_0, [0.0, 1.0])
+
+
+@pytest.mark.parametrize("x_0", [X + 3, np.array([[2, 0, 5]])], ids=["all", "one"])
+def test_tokens_beyond_the_mask_raise(x_0):
+    with pytest.raises(ValueError, match=r"x_0|x_t"):
+        sample(Mixture(mask=2), plain, KEY, x_0, [0.0, 1.0])
+
+
+@every_rule
+@pytest.mark.parametrize("t", [np.full(3, 0.2), np.full((2, 1), 0.2), np.full((2, 3), 0.2), np.full((1, 2), 0.2)])
+def test_times_of_another_shape_than_the_batch_raise(step, rule, t):
+    with pytest.raises(ValueError, match="t, s"):
+        step(Mixture(), plain, KEY, X, t, 0.9)
+
+
+@pytest.mark.parametrize("shape", [(2, V), (2, 3), (3, 2, V), (2, 4, V), (1, 3, V), (6, V), (2, 3, V, 1)])
+def test_logits_of_another_shape_raise(shape):
+    for path in (Mixture(), Mixture(mask=0)):
+        for run in (
+            lambda m, path=path: sample(path, m, KEY, X, [0.0, 1.0]),
+            lambda m, path=path: finite_step(path, m, KEY, X, 0.0, 1.0),
+        ):
+            with pytest.raises(ValueError, match="model"):
+                run(lambda x_t, t: np.zeros(shape))
+
+
+@pytest.mark.parametrize("shape", [(4, V), (7, V), (2, 3, V), (6,)])
+def test_lazy_logits_of_another_number_raise(shape):
+    class Model:
+        def at(self, x_t, t, sites):
+            return np.zeros(shape)
+
+    with pytest.raises(ValueError, match="model"):
+        finite_step(Mixture(), Model(), KEY, X, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("vocab_size", [1, 2, 5])
+def test_logits_that_do_not_fit_the_mask_raise(vocab_size):
+    """The mask 3 is the last token: logits have 3 or 4 columns."""
+    with pytest.raises(ValueError, match=r"model|logits"):
+        finite_step(Mixture(mask=3), lambda x_t, t: np.zeros((*x_t.shape, vocab_size)), KEY, X + 3, 0.0, 1.0)
+
+
+@pytest.mark.parametrize("broken", [NAN, -np.inf])
+def test_logits_that_are_no_numbers_raise(broken):
+    with pytest.raises(ValueError, match=r"probs|logits|rows"):
+        sample(Mixture(), lambda x_t, t: np.full((*x_t.shape, V), broken), KEY, X, [0.0, 1.0])
+
+
+@pytest.mark.parametrize(
+    "model",
+    [plain, lambda x_t, t: (None, None, plain(x_t, t)), lambda x_t, t: (plain(x_t, t),) * 2],
+    ids=["one", "None of three", "two"],
+)
+def test_a_path_that_redraws_from_an_unknown_component_needs_its_posterior(model):
+    with pytest.raises(ValueError, match="model"):
+        finite_step(PATHS["table"], model, KEY, np.tile(X, (20, 1)), 0.2, 0.8)
+
+
+def test_schedules_for_another_number_of_tokens_raise():
+    for path in (Mixture(PerToken((Linear(), Cosine()))), Mixture(PerToken((Linear(),) * 4), mask=0)):
+        with pytest.raises(ValueError, match="schedule"):
+            finite_step(path, plain, KEY, X, 0.2, 0.8)
+        with pytest.raises(ValueError, match="schedule"):
+            sample(path, plain, KEY, X, [0.2, 0.8])
+
+
+@pytest.mark.parametrize(
+    "keep",
+    [
+        np.ones((2, 3), np.int64),
+        np.ones((2, 3), np.uint8),
+        np.array([True, False, True]),
+        np.ones((1, 3), bool),
+        np.ones((3, 2), bool),
+    ],
+    ids=["int", "uint8", "one row", "broadcast", "transposed"],
+)
+def test_a_prompt_of_another_type_or_shape_raises_and_is_never_misread(keep):
+    for path in (Mixture(), Mixture(mask=0)):
+        with pytest.raises((ValueError, TypeError), match="keep"):
+            sample(path, plain, KEY, X, [0.0, 1.0], keep=keep)
+        with pytest.raises((ValueError, TypeError), match="keep"):
+            finite_step(path, plain, KEY, X, 0.0, 1.0, keep=keep)
