@@ -230,15 +230,15 @@ def _check_train_step() -> Verdict:
 
 
 def _check_end_to_end() -> Verdict:
-    V, bound = 5, 0.1
-    inputs = _chains(64, 2, V, steps=300, num=4096, dim=32)
+    V, bound, steps = 5, 0.1, 1000  # at 300 steps either side is over or under the bound by the luck of its seed
+    inputs = _chains(64, 2, V, steps=steps, num=4096, dim=32)
     stay = np.eye(V - 1)
     p = np.pad((stay + np.roll(stay, 1, axis=1)) / (2 * (V - 1)), (0, 1))
     off = {side: distance_to(p + 1e-300, x)[0] for side, x in _both("end_to_end", inputs).items()}
     told = ", ".join(f"{side} {distance:.3f}" for side, distance in off.items())
     return Verdict(
         all(distance <= bound for distance in off.values()),
-        f"samples after 300 steps of training on {np.count_nonzero(p)} states: total variation to the data's law: "
+        f"samples after {steps} steps of training on {np.count_nonzero(p)} states: total variation to the data's law: "
         f"{told}; bound {bound}",
     )
 
@@ -289,6 +289,6 @@ CASES = (
     Case("train", "train_step", _BATCH, "torch", _network, target=0.9),
     Case("forward", "forward", _BATCH, "torch", _network),
     Case("end_to_end", "end_to_end", _size(32, 32, 28), "torch flow_matching", _chains, whole_process=True,
-         note="a fresh process each: imports, 150 steps of training, 64 samples in 64 steps"),
+         note="a fresh process each: imports, 150 training steps, 64 samples; equal work, not equal quality"),
 )  # fmt: skip
 SUITES = tuple(dict.fromkeys(case.suite for case in CASES))

@@ -8,7 +8,7 @@ import numpy as np
 
 from .protocols import Array, Namespace
 
-__all__ = ["like", "log_softmax", "logsumexp", "namespace", "one_hot", "pick", "put", "to_numpy"]
+__all__ = ["like", "log_softmax", "logsumexp", "namespace", "one_hot", "pick", "put", "to_numpy", "widen"]
 
 
 def namespace(*arrays: Any) -> Namespace:
@@ -69,11 +69,13 @@ def pick(values: Array, x: Array) -> Array:
 
 
 def put(x: Array, sites: Array, values: Array) -> Array:
-    """A copy of x, [n], with the values [E] at the sites int64[E], which must increase strictly.
+    """x, [n], with the values [E] at the sites int64[E], which must increase strictly; a copy.
 
     >>> put(np.zeros(3), np.array([0, 2]), np.array([5.0, 7.0]))
     array([5., 0., 7.])
     """
+    if not sites.shape[0]:
+        return x
     xp = namespace(x)
     y = xp.asarray(x, copy=True)
     try:
@@ -83,6 +85,16 @@ def put(x: Array, sites: Array, values: Array) -> Array:
         rank = xp.searchsorted(sites, xp.arange(x.shape[0], dtype=sites.dtype), side="right")
         hit = rank > xp.concat([xp.zeros(1, dtype=rank.dtype), rank[:-1]])
         return xp.where(hit, xp.take(values, xp.maximum(rank - 1, xp.zeros_like(rank))), x)
+
+
+def widen(x: Array) -> Array:
+    """Floats of half precision as float32, others as they are: exp and 1 / (1 - kappa) overflow in less.
+
+    >>> widen(np.ones(1, dtype=np.float16)).dtype
+    dtype('float32')
+    """
+    xp = namespace(x)
+    return x if x.dtype in (xp.float32, xp.float64) else xp.astype(x, xp.float32)
 
 
 def logsumexp(x: Array) -> Array:

@@ -9,7 +9,7 @@ and never on a model. With l the component that decays fastest, argmin_j kappa_d
 - over a finite step from t to s a token stays with probability `stay`, else is redrawn with weights c^j
   (kernel = stay delta + sum_j c^j w^j), which carries p_t(.|x_0, x_1) to p_s(.|x_0, x_1) exactly, s = 1 included.
 
-Both are one formula, `_split`, of the derivative and of the later weights.
+Both are one pair of formulas, `_least` and `_beyond`, of the derivative and of the later weights.
 Times are numbers or float[..., 1]; results have that shape, or [..., N] where the schedule is per token.
 Source: Gat et al. 2024, Theorem 3 (a, b); where l is constant on [t, s] the finite step is its integral, at posteriors
 frozen at t.
@@ -34,7 +34,7 @@ def intensity(schedule: Schedule, t: Array) -> Array:
     >>> float(intensity(Linear(), 0.75))
     4.0
     """
-    return -_split(schedule.kappa_dots(t), schedule.kappas(t))[0]
+    return -_least(schedule.kappa_dots(t), schedule.kappas(t))
 
 
 def redraw_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
@@ -46,7 +46,7 @@ def redraw_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
     >>> [float(a) for a in redraw_rates(Linear(), 0.75)]
     [0.0, 4.0]
     """
-    return _split(schedule.kappa_dots(t), schedule.kappas(t))[1]
+    return _beyond(schedule.kappa_dots(t), schedule.kappas(t))
 
 
 def stay(schedule: Schedule, t: Array, s: Array) -> Array:
@@ -56,7 +56,7 @@ def stay(schedule: Schedule, t: Array, s: Array) -> Array:
     >>> float(stay(Linear(), 0.5, 0.75))
     0.5
     """
-    return _split(schedule.kappas(s), schedule.kappas(t))[0]
+    return _least(schedule.kappas(s), schedule.kappas(t))
 
 
 def redraw_weights(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
@@ -66,7 +66,7 @@ def redraw_weights(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
     >>> [float(c) for c in redraw_weights(Linear(), 0.5, 0.75)]
     [0.0, 0.5]
     """
-    return _split(schedule.kappas(s), schedule.kappas(t))[1]
+    return _beyond(schedule.kappas(s), schedule.kappas(t))
 
 
 def euler_redraw(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
@@ -85,20 +85,34 @@ def euler_redraw(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
     return tuple(h * a for a in redraw_rates(schedule, t))
 
 
-def _split(ahead: tuple[Array, ...], kappas: tuple[Array, ...]) -> tuple[Array, tuple[Array, ...]]:
-    """r = min_j ahead^j / kappa^j, and what each component has beyond it, ahead^j - r kappa^j >= 0.
-
-    A component with kappa^j = 0 never gives the minimum, unless it still decreases: then r = -inf. What the minimal
-    component l has beyond r is exactly 0, where rounding would leave -1e-17.
-    """
+def _ratios(ahead: tuple[Array, ...], kappas: tuple[Array, ...]) -> tuple[Array, ...]:
+    """ahead^j / kappa^j; where kappa^j = 0 never the minimum, +inf, unless the component still decreases: -inf."""
     xp = namespace(*kappas)
-    ratios = []
-    for rise, kappa in zip(ahead, kappas, strict=True):
-        absent = xp.where(rise < 0, rise - xp.inf, rise + xp.inf)
-        ratios.append(xp.where(kappa > 0, rise / xp.where(kappa > 0, kappa, kappa + 1), absent))
+    return tuple(
+        xp.where(
+            kappa > 0,
+            rise / xp.where(kappa > 0, kappa, kappa + 1),
+            xp.where(rise < 0, kappa - xp.inf, kappa + xp.inf),
+        )
+        for rise, kappa in zip(ahead, kappas, strict=True)
+    )
+
+
+def _least(ahead: tuple[Array, ...], kappas: tuple[Array, ...]) -> Array:
+    """r = min_j ahead^j / kappa^j."""
+    return reduce(namespace(*kappas).minimum, _ratios(ahead, kappas))
+
+
+def _beyond(ahead: tuple[Array, ...], kappas: tuple[Array, ...]) -> tuple[Array, ...]:
+    """ahead^j - r kappa^j >= 0; of the minimal component exactly 0, where rounding would leave -1e-17."""
+    xp = namespace(*kappas)
+    ratios = _ratios(ahead, kappas)
     least = reduce(xp.minimum, ratios)
-    rest = zip(ratios, ahead, kappas, strict=True)
-    return least, tuple(
-        xp.where(ratio == least, 0.0 * kappa, xp.maximum(rise - least * kappa, 0.0 * kappa))
-        for ratio, rise, kappa in rest
+    return tuple(
+        xp.where(
+            ratio == least,
+            0.0 * kappa,
+            xp.maximum(rise - xp.where(kappa > 0, least, 0.0 * kappa) * kappa, 0.0 * kappa),
+        )
+        for ratio, rise, kappa in zip(ratios, ahead, kappas, strict=True)
     )

@@ -1,10 +1,11 @@
 """Losses of a predicted posterior, one value a token, each beside its gradient in the logits.
 
 All work on log-probabilities, so that they are finite wherever their limit is: logits may hold -inf, and an
-impossible token that is not asked for costs nothing. Means over tokens and batch are the caller's.
+impossible token that is not asked for costs nothing. Half precision is computed in float32. Means over tokens and
+batch are the caller's.
 """
 
-from .arrays import log_softmax, namespace, one_hot, pick
+from .arrays import log_softmax, namespace, one_hot, pick, widen
 from .checks import same_shape
 from .events import intensity
 from .paths import per_token
@@ -25,7 +26,7 @@ def cross_entropy(logits: Array, y: Array) -> Array:
     array([0.69314718])
     """
     same_shape(logits=logits[..., 0], y=y)
-    return -pick(log_softmax(logits), y)
+    return -pick(log_softmax(widen(logits)), y)
 
 
 def cross_entropy_with_grad(logits: Array, y: Array) -> tuple[Array, Array]:
@@ -36,9 +37,9 @@ def cross_entropy_with_grad(logits: Array, y: Array) -> tuple[Array, Array]:
     array([[ 0.5, -0.5]])
     """
     same_shape(logits=logits[..., 0], y=y)
-    log_p = log_softmax(logits)
+    log_p = log_softmax(widen(logits))
     grad = namespace(logits).exp(log_p)
-    grad -= one_hot(y, logits.shape[-1], logits.dtype)
+    grad -= one_hot(y, logits.shape[-1], grad.dtype)
     return -pick(log_p, y), grad
 
 
@@ -72,12 +73,11 @@ def generalized_kl_with_grad(
     array([[ 0.5, -0.5]])
     """
     xp = namespace(logits)
-    weight = xp.astype(intensity(schedule, per_token(t, x_t)), logits.dtype)
     loss, p = _divergence(logits, x_1, x_t)
-    vocab_size = logits.shape[-1]
-    moves = xp.astype(x_t != x_1, logits.dtype)[..., None]
-    p_z = pick(p, x_t)[..., None]
-    grad = moves * (p - one_hot(x_1, vocab_size, p.dtype)) - p_z * (one_hot(x_t, vocab_size, p.dtype) - p)
+    weight = xp.astype(intensity(schedule, per_token(t, x_t)), p.dtype)
+    stays = pick(p, x_t)[..., None]
+    moves = xp.astype(x_t != x_1, p.dtype)[..., None]
+    grad = p * (moves + stays) - xp.where(_at(x_1, p), moves, 0.0) - xp.where(_at(x_t, p), stays, 0.0)
     return weight * loss, weight[..., None] * grad
 
 
@@ -85,7 +85,12 @@ def _divergence(logits: Array, x_1: Array, x_t: Array) -> tuple[Array, Array]:
     """The loss per event, log-space where the token must move, and the sum of the other tokens where it must stay."""
     same_shape(logits=logits[..., 0], x_1=x_1, x_t=x_t)
     xp = namespace(logits)
-    log_p = log_softmax(logits)
+    log_p = log_softmax(widen(logits))
     p = xp.exp(log_p)
-    away = xp.sum(p * (1 - one_hot(x_t, logits.shape[-1], p.dtype)), axis=-1)  # 1 - p(x_t) without cancellation
+    away = xp.sum(xp.where(_at(x_t, p), 0.0, p), axis=-1)  # 1 - p(x_t) without cancellation
     return xp.where(x_t == x_1, away, away - 1 - pick(log_p, x_1)), p
+
+
+def _at(x: Array, p: Array) -> Array:
+    """Where a table p[..., V] is at the token of its row, bool[..., V]."""
+    return x[..., None] == namespace(x).arange(p.shape[-1], dtype=x.dtype)

@@ -110,6 +110,7 @@ class Table:
     def pmf(self, x_0: Array, x_1: Array, vocab_size: int) -> Array:
         xp = namespace(x_0, x_1)
         rows = xp.reshape(like(x_1, np.asarray(self.probs, dtype=np.float64)), (-1, vocab_size))
+        x_0, x_1 = xp.astype(x_0, xp.int64), xp.astype(x_1, xp.int64)  # small integers would overflow
         return xp.reshape(xp.take(rows, xp.reshape(x_0 * vocab_size + x_1, (-1,)), axis=0), (*x_1.shape, vocab_size))
 
     def draw(self, x_0: Array, x_1: Array, u: Array) -> Array:
@@ -135,6 +136,8 @@ class Mixture:
     def __post_init__(self) -> None:
         if self.mask is not None and self.components != (X0(), X1()):
             raise ValueError(f"mask: expected the components (X0(), X1()), got {self.components}")
+        if self.mask is not None and np.any(self.schedule.kappa_dots(np.linspace(0, 1, 513)[:, None])[1] < 0):
+            raise ValueError(f"mask: expected a schedule that never hides a token again, got {self.schedule}")
         for t, kind in ((0.0, X0), (1.0, X1)):
             weights = self.schedule.kappas(np.asarray([t]))
             if len(weights) != len(self.components):
@@ -204,11 +207,18 @@ def reveal(path: Mixture, logits: Array, x_t: Array) -> Array:
     logits = xp.concat([logits[..., : path.mask], xp.zeros_like(logits[..., :1])], axis=-1)
     hidden = (x_t == path.mask)[..., None]
     possible = xp.where(hidden, tokens != path.mask, tokens == x_t[..., None])
-    return xp.where(possible, xp.where(hidden, logits, 0.0 * logits[..., :1]), -xp.inf)
+    return xp.where(possible, xp.where(hidden, logits, xp.zeros_like(logits)), -xp.inf)
 
 
 def per_token(t: Array, x: Array) -> Array:
-    """Times beside the tokens of x, int[..., N]: a number or float[...] -> float64[..., 1], in x's library."""
+    """Times beside the tokens of x, int[..., N]: a number or float[...] -> float64[..., 1], in x's library.
+
+    Raises ValueError unless there is one time, or one for each sequence.
+
+    >>> per_token(np.array([0.25, 0.5]), np.array([[0, 1], [1, 1]]))
+    array([[0.25],
+           [0.5 ]])
+    """
     xp = namespace(x)
     t = like(x, t, xp.float64)
     if t.ndim and tuple(t.shape) != tuple(x.shape[:-1]):

@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple, Protocol, TypeAlias
 
+__all__ = ["Array", "Backend", "Key", "Model", "Namespace", "Params", "Step"]
+
 Array: TypeAlias = Any
 """An array of any library that follows the Array API (2024.12)."""
 
@@ -42,6 +44,10 @@ class Step(Protocol):
     def __call__(self, key: Key, x_t: Array, t: float, s: float, /) -> Array: ...
 
 
+def _nothing() -> None:
+    """Does nothing: what there is to wait for on a library that works in step."""
+
+
 @dataclass(frozen=True)
 class Backend:
     """An array library and what the pure code cannot know about it."""
@@ -52,7 +58,7 @@ class Backend:
     asarray: Callable[[Any], Any]
     """From NumPy to the library's array on its device."""
     to_numpy: Callable[[Any], Any]
-    synchronize: Callable[[], None] = lambda: None
+    synchronize: Callable[[], None] = _nothing
     """Waits until the device has done its work; for timing."""
     kernels: Mapping[Callable[..., Any], Callable[..., Any]] = field(default_factory=dict)
     """Fused twins with the signature of the reference functions that they replace."""

@@ -8,12 +8,13 @@ batch size, a shard or a lazy evaluation gives the same draw, and so does every 
 import math
 from collections.abc import Callable
 from functools import lru_cache
+from operator import index
 from typing import Any
 
 import array_api_compat
 import numpy as np
 
-from .arrays import like, namespace, pick
+from .arrays import like, namespace, pick, widen
 from .protocols import Array, Key, Namespace
 
 __all__ = [
@@ -87,6 +88,7 @@ def key(seed: int) -> Key:
     >>> key(42)
     Key(hi=0, lo=42)
     """
+    seed = index(seed)
     if not -(2**63) <= seed < 2**63:
         raise ValueError(f"seed: expected an integer in [-2**63, 2**63), got {seed}")
     return Key(seed >> 32 & _WORD, seed & _WORD)
@@ -98,6 +100,7 @@ def fold_in(key: Key, data: int) -> Key:
     >>> fold_in(Key(0, 42), 1)
     Key(hi=64467757, lo=2916123636)
     """
+    data = index(data)
     if not 0 <= data < 2**32:
         raise ValueError(f"data: expected an integer in [0, 2**32), got {data}")
     return Key(*threefry2x32(key, 0, data))
@@ -123,8 +126,15 @@ def sites(shape: tuple[int, ...], *, first: int = 0, xp: Namespace = np) -> Arra
 
 
 def words_at(key: Key, sites: Array) -> tuple[Array, Array]:
-    """The two noise words of each site, int64[...] >= 0, as uint32 (on PyTorch: int64 that holds 32 bits)."""
+    """The two noise words of each site, int64[...] >= 0, as uint32 (on PyTorch: int64 that holds 32 bits).
+
+    >>> [word.tolist() for word in words_at(Key(0, 0), np.array([0]))]
+    [[1797259609], [2579123966]]
+    """
     xp = namespace(sites)
+    if not sites.ndim:  # scalars of uint32 would warn where arrays wrap
+        high, low = words_at(key, sites[None])
+        return high[0, ...], low[0, ...]
     dtype = xp.int64 if array_api_compat.is_torch_namespace(xp) else xp.uint32
     if not isinstance(key.hi, int):
         key = Key(*(xp.astype(like(sites, word), dtype) for word in key))
@@ -225,11 +235,13 @@ def _weights(probs: Array) -> Array:
 
 
 def _weights_of_logits(logits: Array) -> Array:
-    """The weights of softmax(logits): exp in the dtype of the logits (half in float32), the rest in float64."""
+    """The weights of softmax(logits): exp in the dtype of the logits, at least float32, the rest in float64."""
     xp = namespace(logits)
-    if logits.dtype not in (xp.float32, xp.float64):
-        logits = xp.astype(logits, xp.float32)
-    masses = xp.astype(xp.exp(logits - xp.max(logits, axis=-1, keepdims=True)), xp.float64)
+    logits = widen(logits)
+    top = xp.max(logits, axis=-1, keepdims=True)
+    if not bool(xp.all(top > -xp.inf)):
+        raise ValueError("logits: expected rows with a finite entry and without NaN, got another")
+    masses = xp.astype(xp.exp(logits - top), xp.float64)
     return xp.floor(masses * (2.0**52 / xp.sum(masses, axis=-1, keepdims=True)))
 
 

@@ -15,7 +15,7 @@ from .nn.train import Config, ConfigError, State, Trained
 from .progress import progress
 from .protocols import Backend, Key, Params
 
-__all__ = ["TILE", "Run", "bound", "load", "locked", "resume", "sample", "train"]
+__all__ = ["TILE", "Run", "bound", "changed", "load", "locked", "resume", "sample", "save", "train"]
 
 TILE = 64
 """Sequences that the model sees together, placed by global index: so a larger number or a shard changes no token."""

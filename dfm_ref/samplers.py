@@ -18,9 +18,10 @@ import numpy as np
 
 from . import events, random
 from .arrays import like, namespace, put, to_numpy
-from .checks import increasing, natural
+from .checks import increasing, natural, tokens
 from .paths import X1, Fixed, Mixture
 from .protocols import Array, Key, Model, Step
+from .schedules import Schedule
 
 __all__ = ["euler_step", "finite_step", "sample", "simulate"]
 
@@ -54,9 +55,14 @@ def euler_step(
     """x_s from x_t, int[B, N], in the law delta + (s - t) u_t of Euler's rule, token by token.
 
     Where s - t exceeds 1 / intensity the event is sure, see `events.euler_redraw`. Arguments as in `finite_step`.
+    ValueError where the rate is infinite: start later, or take the finite step.
     Source: Gat et al. 2024, the sampling rule X_{t+h}^i ~ delta_{X_t^i} + h u_t^i.
+
+    >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
+    >>> euler_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 2, 0]]), 0.0, 0.5)
+    array([[0, 2, 1, 0]])
     """
-    return _step(events.euler_redraw, path, model, key, x_t, t, s, keep, first)
+    return _step(_euler_redraw, path, model, key, x_t, t, s, keep, first)
 
 
 def simulate(step: Step, key: Key, x_0: Array, times: Sequence[float], *, frames: bool = False) -> Array:
@@ -105,6 +111,12 @@ def sample(
     return namespace(x_0).stack(list(states)) if frames else states[-1]
 
 
+def _euler_redraw(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
+    if not np.all(np.isfinite(events.intensity(schedule, t))):
+        raise ValueError(f"t: expected a time at which the rate is finite, got {t.ravel()}")
+    return events.euler_redraw(schedule, t, s)
+
+
 def _step(
     rule: Rule, path: Mixture, model: Model, key: Key, x_t: Array, t: Any, s: Any, keep: Array | None, first: int
 ) -> Array:
@@ -139,6 +151,10 @@ def _walk(
         raise ValueError(f"x_t: expected integer tokens of shape (B, N), got {x_t.dtype} of shape {tuple(x_t.shape)}")
     if weights[0].shape[2] not in (1, x_t.shape[1]):
         raise ValueError(f"schedule: expected one for each of {x_t.shape[1]} tokens, got {weights[0].shape[2]}")
+    if path.mask is not None:
+        tokens("x_t", x_t, path.mask + 1)
+    if keep is not None and (keep.dtype != xp.bool or tuple(keep.shape) != tuple(x_t.shape)):
+        raise ValueError(f"keep: expected bool of shape {tuple(x_t.shape)}, got {keep.dtype} of {tuple(keep.shape)}")
     free = xp.ones(x_t.shape, dtype=xp.bool) if keep is None else ~keep
     levels = [0.0 * weights[0], *accumulate(weights)]
     live = [j for j, weight in enumerate(weights) if np.any(weight > 0)]
@@ -186,17 +202,21 @@ def _redraw(
         if isinstance(component, Fixed):
             return random.choose(component.rows(sites, x_t.shape[1]), u)
         logits = _posterior(path, model, j, x_t, t, sites, everywhere)
-        return random.choose_logits(logits if path.mask is None else logits[:, : path.mask], u)  # no data is the mask
+        if path.mask is not None:
+            if logits.shape[1] not in (path.mask, path.mask + 1):
+                raise ValueError(f"model: expected {path.mask + 1} logits a token, got {logits.shape[1]}")
+            logits = logits[:, : path.mask]  # no data is the mask
+        return random.choose_logits(logits, u)
 
     if len(bands) == 1:
         (only,) = bands
-        tokens = draw(only, sites, value)
+        drawn = draw(only, sites, value)
     else:
-        tokens = xp.zeros_like(sites)
+        drawn = xp.zeros_like(sites)
         for j, (low, high) in bands.items():
             fell = (coin >= _at(low, sites, x_t)[0, :]) & (coin < _at(high, sites, x_t)[0, :])
-            tokens = put(tokens, xp.nonzero(fell)[0], draw(j, sites[fell], value[fell]))
-    return xp.reshape(put(xp.reshape(x_t, (-1,)), sites, xp.astype(tokens, x_t.dtype)), x_t.shape)
+            drawn = put(drawn, xp.nonzero(fell)[0], draw(j, sites[fell], value[fell]))
+    return xp.reshape(put(xp.reshape(x_t, (-1,)), sites, xp.astype(drawn, x_t.dtype)), x_t.shape)
 
 
 def _posterior(path: Mixture, model: Any, j: int, x_t: Array, t: Array, sites: Array, everywhere: Any) -> Array:

@@ -116,7 +116,11 @@ class Polynomial(Monotone):
         return t**self.exponent
 
     def kappa_dot(self, t: Array) -> Array:
-        return self.exponent * t ** (self.exponent - 1.0)
+        xp = namespace(t)
+        t = xp.asarray(t)
+        rate = self.exponent * xp.where(t > 0, t, xp.ones_like(t)) ** (self.exponent - 1.0)
+        start = math.inf if self.exponent < 1 else float(self.exponent == 1)
+        return xp.where(t > 0, rate, xp.full_like(t, start))
 
     def one_minus_kappa(self, t: Array) -> Array:
         xp = namespace(t)

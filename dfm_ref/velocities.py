@@ -27,9 +27,11 @@ def forward(path: Mixture, posteriors: Array | tuple[Array | None, ...], x_t: Ar
     """
     if not isinstance(posteriors, tuple):
         posteriors = tuple(posteriors if isinstance(component, X1) else None for component in path.components)
-    probs_1 = next(w for w in posteriors if w is not None)
-    xp = namespace(x_t, probs_1)
-    others = 1 - one_hot(x_t, probs_1.shape[-1])
+    given = [w for w in posteriors if w is not None]
+    if not given or len(posteriors) != len(path.components):
+        raise ValueError(f"posteriors: expected {len(path.components)}, or that of X1 alone, got {len(given)}")
+    xp = namespace(x_t, given[0])
+    others = 1 - one_hot(x_t, given[0].shape[-1])
     rates = xp.zeros_like(others)
     for a, w, component in zip(
         redraw_rates(path.schedule, per_token(t, x_t)), posteriors, path.components, strict=True

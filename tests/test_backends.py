@@ -27,7 +27,7 @@ THREE = Mixture(
                       schedules.Bernstein((0.0, 0.2, 1.0)))),
     components=(X0(), Fixed((0.4, 0.3, 0.2, 0.1)), X1()),
 )  # fmt: skip
-PATHS = {"mask": Mixture(schedules.Cosine(), mask=4), "two": Mixture(), "three": THREE}
+PATHS = {"mask": Mixture(schedules.Cosine(), mask=4), "three": THREE}
 
 
 def device_is_there():
@@ -221,7 +221,7 @@ def tokens(name, kind, *, rows=20, first=0):
     x_1 = backend.asarray(np.random.default_rng(4).integers(0, 4, (rows, 3)))
     t = backend.asarray(np.linspace(0, 1, rows))
     x_t = paths.sample(path, keys[1], x_0, x_1, t, first=first)
-    end = backend.fused(samplers.sample)(path, logits_of(xp), keys[2], x_0, [0.0, 0.3, 0.7, 1.0], first=first)
+    end = backend.fused(samplers.sample)(path, logits_of(xp), keys[2], x_0, [0.0, 0.3, 1.0], first=first)
     return [backend.to_numpy(x) for x in (x_0, x_t, end)]
 
 

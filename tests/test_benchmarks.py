@@ -68,6 +68,17 @@ def test_law_checks_pass_and_can_fail(operation: str, modules: Any, monkeypatch:
     assert cases._CHECKS[operation]().same is False
 
 
+def test_the_check_of_the_whole_process_can_fail(modules: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of its judgement alone: the training that it asks for takes a minute."""
+    cases, *_ = modules
+    x_1 = cases._chains(64, 2, 5)["x_1"]
+    monkeypatch.setattr(cases, "build", lambda operation, side, inputs: lambda: x_1)
+    assert cases._check_end_to_end().same is True
+    independent = np.stack([x_1[:, 0], np.roll(x_1[:, 1], 1)], axis=-1)
+    monkeypatch.setattr(cases, "build", lambda operation, side, inputs: lambda: independent if side == "ours" else x_1)
+    assert cases._check_end_to_end().same is False
+
+
 def test_every_operation_has_a_check_and_two_sides(modules: Any) -> None:
     cases, ours, _ = modules
     peers = importlib.import_module("peers")

@@ -46,7 +46,8 @@ def functions():
             if inspect.isfunction(thing):
                 yield f"{short}.{attribute}", thing
             elif inspect.isclass(thing) and thing.__module__ == name:
-                methods = {n: m for n, m in vars(thing).items() if inspect.isfunction(m) and not n.startswith("_")}
+                defined = {n: m for n, m in vars(thing).items() if inspect.isfunction(m) and m.__name__ == n}
+                methods = {n: m for n, m in defined.items() if not n.startswith("_")}
                 yield from ((f"{short}.{attribute}.{n}", m) for n, m in methods.items())
 
 

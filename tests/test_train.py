@@ -47,11 +47,16 @@ def shaken(config, seed=0):
     return state._replace(params=params, average=params, optimiser=state.optimiser._replace(mean=zeros, square=zeros))
 
 
-def assert_same(state, other, **tolerance):
-    ours, theirs = training.to_arrays(state), training.to_arrays(other)
-    assert state.optimiser.step == other.optimiser.step and ours.keys() == theirs.keys()
-    for name, array in ours.items():
-        np.testing.assert_allclose(array, theirs[name], err_msg=name, **({"rtol": 0} | tolerance))
+def assert_same(state, other):
+    assert state.optimiser.step == other.optimiser.step
+    for ours, theirs in (
+        (state.params, other.params),
+        (state.average, other.average),
+        (state.optimiser.mean, other.optimiser.mean),
+        (state.optimiser.square, other.optimiser.square),
+    ):
+        assert ours.keys() == theirs.keys()
+        assert all(np.array_equal(array, theirs[name]) for name, array in ours.items())
 
 
 @pytest.mark.parametrize("schedule", ["linear", "cubic"])
@@ -170,8 +175,9 @@ def test_jax_takes_a_step_as_numpy_does():
     ("name", "value"),
     [("vocab_size", 0), ("vocab_size", 2.5), ("length", 0), ("length", "3"), ("model", "cnn"), ("model", 3),
      ("dim", -8), ("dim", 8.0), ("depth", 0), ("heads", 0), ("source", "noise"), ("source", ["mask"]),
-     ("schedule", "exp"), ("loss", None), ("steps", 0), ("steps", True), ("batch", 0), ("learning_rate", 0.0), ("learning_rate", math.nan),
-     ("learning_rate", math.inf), ("learning_rate", "1"), ("learning_rate", True), ("learning_rate", 10**400),
+     ("schedule", "exp"), ("loss", None), ("steps", 0), ("steps", True), ("batch", 0), ("learning_rate", 0.0),
+     ("learning_rate", math.nan), ("learning_rate", math.inf), ("learning_rate", "1"), ("learning_rate", True),
+     ("learning_rate", 10**400),
      ("weight_decay", math.nan), ("weight_decay", -0.1), ("warmup", -1), ("clip", 0.0), ("clip", math.nan),
      ("ema", 1.0), ("ema", -0.1), ("ema", math.nan), ("seed", 0.5)],
     ids=lambda value: str(value)[:9],

@@ -6,6 +6,7 @@ All randomness is addressed by seed and step, so that a resumed run continues bi
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
+from functools import cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -122,6 +123,7 @@ def source(config: Config) -> Source:
     return Masked(config.vocab_size) if config.source == "mask" else Uniform(config.vocab_size)
 
 
+@cache
 def path(config: Config) -> Mixture:
     """The path of a configuration, between X0 and X1."""
     mask = config.vocab_size - 1 if config.source == "mask" else None
