@@ -32,15 +32,22 @@ def load(name: str) -> Backend:
     if name in NAMES:
         try:
             backend: Backend = import_module(f".{name}", __name__).backend
-        except ImportError as error:
-            raise BackendError(
-                f"backend {name}: {error}. Install it with: pip install '{_REQUIREMENT[name]}'"
-            ) from None
+        except BackendError:
+            raise
+        except Exception as error:  # a broken installation fails in its own way
+            why = " ".join(str(error).split())
+            raise BackendError(f"backend {name}: {why}. Install it with: pip install '{_REQUIREMENT[name]}'") from None
         return backend
     for entry in entry_points(group="dfm_ref.backends"):
         if entry.name == name:
-            loaded: Backend = entry.load()
-            return loaded
+            try:
+                loaded = entry.load()
+            except BackendError:
+                raise
+            except Exception as error:
+                raise BackendError(f"backend {name}: {' '.join(str(error).split())}, in {entry.value}") from None
+            third: Backend = getattr(loaded, "backend", loaded)
+            return third
     raise BackendError(f"backend {name}: expected one of {', '.join(names())}")
 
 

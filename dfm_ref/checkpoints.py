@@ -31,7 +31,7 @@ def save(file: Path, arrays: Params, description: dict[str, Any]) -> None:
     ...     load(Path(folder, "a.safetensors"))
     ({'w': array([1.])}, {'steps': 1})
     """
-    rows = {name: np.ascontiguousarray(to_numpy(array)) for name, array in arrays.items()}  # else saved wrongly
+    rows = {name: np.asarray(to_numpy(array), order="C") for name, array in arrays.items()}  # else saved wrongly
     write(file, to_bytes(rows, metadata={"dfm_ref": json.dumps(description)}))
 
 

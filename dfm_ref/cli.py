@@ -35,7 +35,7 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader has had enough; nothing more can be said to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, TypeError, OSError, backends.BackendError) as error:
+    except (ValueError, TypeError, OSError, MemoryError, backends.BackendError) as error:
         print(f"dfm-ref: {' '.join(str(error).split())}", file=sys.stderr)
         return 2
     return 0
@@ -61,7 +61,10 @@ def train(options: argparse.Namespace) -> None:
             run = runs.changed(run, settings, file)
             x_1 = data.load(options.data, length=run.config.length, characters=run.characters).x_1
         else:
-            dataset = data.load(options.data, length=settings.pop("length", _default_length(options.data)))
+            length = settings.pop("length", _default_length(options.data))
+            if not (length is None or type(length) is int):
+                raise ConfigError(f"length: expected int, got {length!r}")
+            dataset = data.load(options.data, length=length)
             vocab_size = dataset.vocab_size + (settings.get("source", "mask") == "mask")
             x_1, config = dataset.x_1, Config(vocab_size, dataset.x_1.shape[1], **settings)
             run = runs.Run(config, options.data, dataset.characters)
@@ -92,7 +95,7 @@ def sample(options: argparse.Namespace) -> None:
     if options.out:
         _save_array(Path(options.out), x_1)
     elif run.characters:
-        print("\n".join(data.decode(row, run.characters) for row in x_1))
+        sys.stdout.writelines(f"{data.decode(row, run.characters)}\n" for row in x_1)
     else:
         np.savetxt(sys.stdout, x_1, fmt="%d")
 
@@ -102,6 +105,9 @@ def evaluate(options: argparse.Namespace) -> None:
     backend = backends.load(options.backend)
     run, params = runs.load(Path(options.checkpoint), backend=backend)
     length = run.config.length
+    for name, value in (("draws", options.draws), ("limit", options.limit)):
+        if value is not None and value < 1:
+            raise ValueError(f"--{name}: expected a number >= 1, got {value}")
     x_1 = data.load(options.data, length=length, split="test", characters=run.characters).x_1[: options.limit]
     checks.tokens("data", x_1, _data_vocab_size(run.config))
     nats = runs.bound(run.config, params, random.key(options.seed), x_1, backend=backend, draws=options.draws)
@@ -134,6 +140,8 @@ def _prompt(text: str, hole: str, run: runs.Run) -> tuple[np.ndarray, np.ndarray
     characters = run.characters or ""
     if text and not characters:
         raise ValueError("--prompt: expected a checkpoint trained on text")
+    if len(hole) > 1:
+        raise ValueError(f"--hole: expected one character, got {hole!r}")
     rest = run.config.length - len(text)
     if rest < 0:
         raise ValueError(f"--prompt: expected at most {run.config.length} characters, got {len(text)}")

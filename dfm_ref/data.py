@@ -107,13 +107,13 @@ def _digits(split: str) -> Dataset:
 def _array(file: Path) -> Dataset:
     try:
         x_1 = np.load(file, allow_pickle=False)
-    except (OSError, ValueError, EOFError) as error:
+    except (OSError, ValueError, EOFError, MemoryError) as error:
         raise DataError(f"{file}: expected an array of integers, got {error}") from None
     if not isinstance(x_1, np.ndarray) or x_1.ndim != 2 or x_1.dtype.kind not in "iu":
         kind = f"{x_1.dtype} of shape {x_1.shape}" if isinstance(x_1, np.ndarray) else type(x_1).__name__
         raise DataError(f"{file}: expected int[M, N], got {kind}")
     if 0 in x_1.shape:
         raise DataError(f"{file}: expected at least one sequence of at least one token, got shape {x_1.shape}")
-    if x_1.min() < 0:
-        raise DataError(f"{file}: expected tokens >= 0, got {x_1.min()}")
+    if x_1.min() < 0 or x_1.max() >= 2**63:
+        raise DataError(f"{file}: expected tokens in [0, 2**63), got {x_1.min()} to {x_1.max()}")
     return Dataset(x_1.astype(np.int64), int(x_1.max()) + 1)

@@ -63,9 +63,19 @@ def resume(file: Path, *, backend: Backend) -> tuple[Run, State]:
     arrays, description = checkpoints.load(file)
     try:
         run = Run(Config(**description["config"]), description["data"], description["characters"])
-        return run, training.from_arrays(description["step"], arrays, asarray=backend.asarray)
+        step = description["step"]
     except (KeyError, TypeError, ConfigError) as error:
         raise checkpoints.CheckpointError(f"{file}: expected a training run of dfm_ref, got {error}") from None
+    if not (type(step) is int and step >= 0 and isinstance(run.characters, str | None)):
+        raise checkpoints.CheckpointError(f"{file}: expected a training run of dfm_ref, got step {step!r}")
+    shapes = {
+        f"{group}/{name}": shape
+        for group in ("params", "average", "mean", "square")
+        for name, shape in training.network(run.config).shapes().items()
+    }
+    if {name: (a.shape, a.dtype.name) for name, a in arrays.items()} != {n: (s, "float32") for n, s in shapes.items()}:
+        raise checkpoints.CheckpointError(f"{file}: expected the parameters of {run.config}, got others")
+    return run, training.from_arrays(step, arrays, asarray=backend.asarray)
 
 
 def load(file: Path, *, backend: Backend) -> tuple[Run, Params]:

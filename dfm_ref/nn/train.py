@@ -81,7 +81,7 @@ class Config:
     def __post_init__(self) -> None:
         for field in fields(self):
             value, kind = getattr(self, field.name), field.type
-            if kind is float and isinstance(value, int):
+            if kind is float and type(value) is int and abs(value) < 2**53:
                 object.__setattr__(self, field.name, float(value))
             elif not isinstance(value, kind) or isinstance(value, bool):  # type: ignore[arg-type]
                 raise ConfigError(f"{field.name}: expected {kind.__name__}, got {value!r}")  # type: ignore[union-attr]
@@ -97,6 +97,9 @@ class Config:
         for name in ("vocab_size", "length", "dim", "depth", "heads", "steps", "batch", "learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}: expected a number > 0, got {getattr(self, name)}")
+        for name in ("warmup", "weight_decay"):
+            if not 0 <= getattr(self, name) < math.inf:
+                raise ConfigError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema: expected a decay in [0, 1), got {self.ema}")
         if self.model == "transformer" and self.dim % (2 * self.heads):
