@@ -7,13 +7,14 @@ from typing import Any
 
 import numpy as np
 
-from dfm_ref import losses, paths, random, samplers, sources, times
+from dfm_ref import backends, losses, paths, random, samplers, sources, times
 from dfm_ref.nn import optim, train
 from dfm_ref.nn.transformer import Transformer
 from dfm_ref.schedules import Linear
 
 Call = Callable[[], Any]
 KEY = random.key(0)
+backends.load("numpy")  # as every command does; tells malloc of this process, and so of the peer in it, to keep memory
 
 
 @dataclass(frozen=True)
@@ -40,7 +41,8 @@ def sample(probs: np.ndarray, steps: int, done: int) -> Call:
 
 
 def path(x_0: np.ndarray, x_1: np.ndarray, t: np.ndarray) -> Call:
-    return lambda: paths.sample(paths.Mixture(), KEY, x_0, x_1, t)
+    mixture = paths.Mixture()
+    return lambda: paths.sample(mixture, KEY, x_0, x_1, t)
 
 
 def cross_entropy(logits: np.ndarray, x_1: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> Call:

@@ -36,6 +36,7 @@ __all__ = [
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 _WORD = 0xFFFFFFFF
+_LOWEST, _LEAST = -1e38, 1e-200  # a logit, and a sum of masses, that only rows without mass are below
 _CHUNK = 1 << 16  # probabilities weighed in one go: half a MiB of float64, which a cache holds
 
 
@@ -238,11 +239,9 @@ def _weights_of_logits(logits: Array) -> Array:
     """The weights of softmax(logits): exp in the dtype of the logits, at least float32, the rest in float64."""
     xp = namespace(logits)
     logits = widen(logits)
-    top = xp.max(logits, axis=-1, keepdims=True)
-    if not bool(xp.all(top > -xp.inf)):
-        raise ValueError("logits: expected rows with a finite entry and without NaN, got another")
+    top = xp.maximum(xp.max(logits, axis=-1, keepdims=True), _LOWEST)  # a row of -inf alone has no mass, and no NaN
     masses = xp.astype(xp.exp(logits - top), xp.float64)
-    return xp.floor(masses * (2.0**52 / xp.sum(masses, axis=-1, keepdims=True)))
+    return xp.floor(masses * (2.0**52 / xp.maximum(xp.sum(masses, axis=-1, keepdims=True), _LEAST)))
 
 
 def _search(weights: Array, u: Array) -> Array:
@@ -262,7 +261,7 @@ def _search(weights: Array, u: Array) -> Array:
     below = xp.cumulative_sum(masses, axis=-1)
     total = below[:, -1]
     if not bool(xp.all(total > 0)):
-        raise ValueError("probs: expected rows that are distributions, got one with NaN or without mass")
+        raise ValueError("probs or logits: expected rows that are distributions, got one with NaN or without mass")
     rest = xp.minimum(xp.floor(u * total), total - 1)
     block = _first_above(below, rest)
     if width == 1:

@@ -27,7 +27,7 @@ __all__ = ["euler_step", "finite_step", "sample", "simulate"]
 
 Rule: TypeAlias = Callable[[Any, Array, Array], tuple[Array, ...]]
 
-_LANES = 1 << 15  # coins drawn in one go: steps are drawn together while a cache holds them
+_LANES = 1 << 16  # coins drawn in one go: steps are drawn together while a cache holds them
 
 
 def finite_step(

@@ -53,6 +53,14 @@ def test_stay_and_weights_are_the_oracle_s_and_close(case, ts):
         assert np.all(weights[:, :-1] * (case.kappa(s)[:, :-1] == 0) == 0)
 
 
+@pytest.mark.parametrize("kappa", [*MONOTONE, SWITCHING], ids=lambda k: type(k).__name__)
+def test_the_fastest_component_is_never_redrawn_not_even_by_rounding(kappa):
+    """Sees 1e-17 left of kappa_dot - kappa (kappa_dot / kappa)."""
+    t = np.linspace(0, 1, 5001)[1:-1]
+    for weights in (events.redraw_rates(kappa, t), events.redraw_weights(kappa, t, t + (1 - t) / 3)):
+        assert np.all(np.min(np.stack(weights), 0) == 0)
+
+
 @settings(max_examples=60)
 @given(case=cases(), t=inner_times.filter(lambda t: 0.01 < t < 0.99))
 def test_the_finite_step_divided_by_its_length_tends_to_the_rates(case, t):

@@ -137,7 +137,7 @@ def test_a_nearly_sure_model_keeps_its_digits(scale):
     """1 - p(x_t) by subtraction would have none at 1e-16 in place of 1e-12 x 2."""
     scores = np.log(np.array([[[1.0, scale, scale]]]))
     value = losses.generalized_kl(Linear(), scores, np.array([[0]]), np.array([[0]]), 0.5)
-    assert float(value[0, 0]) == pytest.approx(4 * scale / (1 + 2 * scale), rel=1e-9)
+    assert float(value[0, 0]) == pytest.approx(4 * scale / (1 + 2 * scale), rel=1e-9, abs=0)
 
 
 @settings(max_examples=20)

@@ -60,6 +60,7 @@ def test_the_cipher_gives_the_known_answers_of_random123(key, counter, words):
 @pytest.mark.parametrize("seed", SEEDS)
 def test_every_library_gives_the_words_of_python_integers_also_beyond_32_bits(name, seed):
     b, key = backend(name), random.key(seed)
+    assert key == divmod(seed % 2**64, WORD)
     sites = b.asarray(np.array(SITES))
     words = [threefry(key, site) for site in SITES]
     assert np.stack([b.to_numpy(w) for w in random.words_at(key, sites)], -1).tolist() == [[*w] for w in words]

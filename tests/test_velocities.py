@@ -79,6 +79,12 @@ def test_one_array_is_the_posterior_of_the_data():
     assert np.array_equal(u, forward(path, (None, probs_1), x_t, t))
 
 
+def test_a_nearly_sure_model_keeps_the_digits_of_its_rates():
+    """The diagonal is minus the sum of the rest: as a (p(z) - 1) it would be 0."""
+    u = forward(Mixture(), np.array([[1.0, 1e-20, 2e-20]]), np.array([0]), 0.5)
+    np.testing.assert_allclose(u, [[-6e-20, 2e-20, 4e-20]], rtol=1e-14)
+
+
 @pytest.mark.parametrize("name", BACKENDS)
 def test_every_library_and_precision_gives_the_same_float64_rates(name):
     b, rng = backend(name), np.random.default_rng(1)
