@@ -38,6 +38,8 @@ def independent(source: Source, key: Key, x_1: Array, *, first: int = 0) -> Pair
     array([[3, 3]])
     """
     xp = namespace(x_1)
+    if source.vocab_size - 1 > xp.iinfo(x_1.dtype).max:
+        raise ValueError(f"x_1: expected a type that holds {source.vocab_size} tokens, got {x_1.dtype}")
     x_0 = sources.sample(source, key, tuple(x_1.shape), first=first, xp=xp)
     return Pair(xp.astype(x_0, x_1.dtype, copy=False), x_1)
 

@@ -5,6 +5,7 @@ p_t(x^i|x_0, x_1) = sum_j kappa_t^{i,j} w^j(x^i|x_0, x_1), independently over th
 Source: Gat et al. 2024, section 3 (eq. for p_t with m components).
 """
 
+import math
 from dataclasses import dataclass, field
 from itertools import accumulate
 from typing import Protocol
@@ -78,20 +79,18 @@ class Fixed:
         distributions("probs", np.asarray(self.probs, dtype=np.float64))
 
     def rows(self, sites: Array, length: int) -> Array:
-        """The PMF of the token at each flat site of a batch of sequences, float64[E, V]."""
-        xp = namespace(sites)
+        """The PMF of the token at each flat site of a batch, float64[E, V], or float64[V] where all have one."""
         probs = like(sites, np.asarray(self.probs, dtype=np.float64))
-        shared = probs.ndim == 1
-        return (
-            xp.broadcast_to(probs, (*sites.shape, *probs.shape)) if shared else xp.take(probs, sites % length, axis=0)
-        )
+        return probs if probs.ndim == 1 else namespace(sites).take(probs, sites % length, axis=0)
 
     def pmf(self, x_0: Array, x_1: Array, vocab_size: int) -> Array:
         probs = like(x_1, np.asarray(self.probs, dtype=np.float64))
         return namespace(x_1).broadcast_to(probs, (*x_1.shape, vocab_size))
 
     def draw(self, x_0: Array, x_1: Array, u: Array) -> Array:
-        return random.choose(self.pmf(x_0, x_1, np.shape(self.probs)[-1]), u)
+        xp = namespace(u)
+        rows = self.rows(random.sites((math.prod(u.shape),), xp=xp), x_1.shape[-1])
+        return xp.reshape(random.choose(rows, xp.reshape(u, (-1,))), u.shape)
 
 
 @dataclass(frozen=True)

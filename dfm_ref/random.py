@@ -185,6 +185,7 @@ def uniform(key: Key, shape: tuple[int, ...], *, xp: Namespace = np) -> Array:
 def choose(probs: Array, u: Array) -> Array:
     """The token at level u of each row: float[..., V] and float64[...] in [0, 1) -> int64[...].
 
+    One row alone, float[V], serves every u.
     Rows hold probabilities, with a sum within a few per cent of 1. The weights floor(p 2**52) and their sum W are
     integers below 2**53: float64 adds them without error in any order, so that every library finds the same
     token, the first whose cumulative weight exceeds min(floor(u W), W - 1). A token of probability 0 never comes.
@@ -193,7 +194,12 @@ def choose(probs: Array, u: Array) -> Array:
     >>> choose(np.array([[0.5, 0.0, 0.5], [0.0, 0.0, 1.0]]), np.array([0.5, 0.0]))
     array([2, 2])
     """
-    return _by_rows(_weights, probs, u)
+    if probs.ndim > 1:
+        return _by_rows(_weights, probs, u)
+    xp = namespace(probs, u)
+    cumulative = xp.cumulative_sum(_weights(probs))
+    rest = _rest(xp.reshape(u, (-1,)), cumulative[-1:])
+    return xp.reshape(xp.astype(xp.searchsorted(cumulative, rest, side="right"), xp.int64), u.shape)
 
 
 def choose_logits(logits: Array, u: Array) -> Array:
@@ -230,9 +236,9 @@ def _by_rows(weigh: Callable[[Array], Array], rows: Array, u: Array) -> Array:
 
 
 def _weights(probs: Array) -> Array:
-    """floor(p 2^52), integers held in float64."""
+    """floor(p 2^52), integers held in float64; a p that rounding left below 0 counts as 0."""
     xp = namespace(probs)
-    return xp.floor(xp.astype(probs, xp.float64) * 2.0**52)
+    return xp.floor(xp.maximum(xp.astype(probs, xp.float64) * 2.0**52, 0.0))
 
 
 def _weights_of_logits(logits: Array) -> Array:
@@ -259,16 +265,21 @@ def _search(weights: Array, u: Array) -> Array:
         weights = xp.reshape(weights, (rows * blocks, width))
     masses = xp.reshape(xp.sum(weights, axis=-1), (rows, blocks)) if width > 1 else weights
     below = xp.cumulative_sum(masses, axis=-1)
-    total = below[:, -1]
-    if not bool(xp.all(total > 0)):
-        raise ValueError("probs or logits: expected rows that are distributions, got one with NaN or without mass")
-    rest = xp.minimum(xp.floor(u * total), total - 1)
+    rest = _rest(u, below[:, -1])
     block = _first_above(below, rest)
     if width == 1:
         return block
     within = xp.take(weights, xp.arange(rows) * blocks + block, axis=0)
     rest = rest - pick(below - masses, block)
     return block * width + _first_above(xp.cumulative_sum(within, axis=-1), rest)
+
+
+def _rest(u: Array, total: Array) -> Array:
+    """min(floor(u W), W - 1): one correctly rounded product."""
+    xp = namespace(u)
+    if not bool(xp.all(total > 0)):
+        raise ValueError("probs or logits: expected rows that are distributions, got one with NaN or without mass")
+    return xp.minimum(xp.floor(u * total), total - 1)
 
 
 def _first_above(cumulative: Array, level: Array) -> Array:

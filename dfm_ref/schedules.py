@@ -170,7 +170,7 @@ class CubicHermite(Monotone):
 
     def __post_init__(self) -> None:
         a, b = self.a, self.b
-        if not (a >= 0 and b >= 0 and (a + b <= 3 or (a + b - 3) ** 2 <= a * b)):
+        if not (0 <= a < math.inf and 0 <= b < math.inf and (a + b <= 3 or (a + b - 3) ** 2 <= a * b)):
             raise ValueError(f"a, b: expected the slopes of an increasing cubic, got a={a}, b={b}")
 
     def kappa(self, t: Array) -> Array:

@@ -94,7 +94,8 @@ def sample(source: Source, key: Key, shape: tuple[int, ...], *, first: int = 0, 
     if isinstance(source, Masked):
         return xp.full(shape, source.mask, dtype=xp.int64)
     levels = random.uniform_at(key, random.sites(shape, first=first * shape[-1], xp=xp))
-    return random.choose(xp.broadcast_to(like(levels, source.pmf()), (*shape, source.vocab_size)), levels)
+    pmf = like(levels, source.pmf())
+    return random.choose(pmf if pmf.ndim == 1 else xp.broadcast_to(pmf, (*shape, source.vocab_size)), levels)
 
 
 def _positive(vocab_size: int) -> None:

@@ -73,8 +73,8 @@ def test_an_update_follows_the_gradient_of_its_loss(model, source, loss, schedul
     rng = np.random.default_rng(1)
     for _ in range(3):
         way = {n: rng.standard_normal(p.shape) for n, p in state.params.items()}
-        ahead, behind = ({n: p + h * way[n] for n, p in state.params.items()} for h in (1e-5, -1e-5))
-        slope = (loss_at(ahead) - loss_at(behind)) / 2e-5
+        ahead, behind = ({n: p + h * way[n] for n, p in state.params.items()} for h in (1e-6, -1e-6))
+        slope = (loss_at(ahead) - loss_at(behind)) / 2e-6
         assert slope == pytest.approx(sum(np.sum(gradient[n] * d) for n, d in way.items()), rel=1e-5)
 
 
