@@ -14,7 +14,9 @@ from dfm_ref.schedules import Linear
 
 Call = Callable[[], Any]
 KEY = random.key(0)
-backends.load("numpy")  # as every command does; tells malloc of this process, and so of the peer in it, to keep memory
+BACKEND = backends.load(
+    "numpy"
+)  # as every command does; tells malloc of this process, and so of the peer in it, to keep memory
 
 
 @dataclass(frozen=True)
@@ -71,16 +73,17 @@ def forward(params: dict[str, Any], x_1: np.ndarray, x_t: np.ndarray, t: np.ndar
 
 
 def train_step(params: dict[str, Any], x_1: np.ndarray, x_t: np.ndarray, t: np.ndarray, **sizes: int) -> Call:
-    net, average, state = Transformer(**sizes), params, optim.adamw_init(params)
+    average, state = params, optim.adamw_init(params)
+    config = train.Config(length=x_1.shape[1], source="uniform", **sizes)  # a loss at every token, over all tokens
+    gradients = BACKEND.fused(train.gradients)
 
     def step() -> tuple[Any, ...]:
         nonlocal params, average, state
-        logits, residuals = net.forward(params, x_t, t)
-        loss, dlogits = losses.cross_entropy_with_grad(logits, x_1)
-        grads, _ = optim.clip(net.backward(params, residuals, dlogits / x_1.size), 1.0)
+        loss, grads = gradients(config, params, x_1, x_t, t)
+        grads, _ = optim.clip({name: g / x_1.size for name, g in grads.items()}, 1.0)
         params, state = optim.adamw_update(optim.AdamW(), params, grads, state)
         average = optim.ema(average, params, 0.999)
-        return np.mean(loss), grads, params, average
+        return loss / x_1.size, grads, params, average
 
     return step
 
@@ -88,7 +91,7 @@ def train_step(params: dict[str, Any], x_1: np.ndarray, x_t: np.ndarray, t: np.n
 def end_to_end(x_1: np.ndarray, num: int, grid_steps: int, **config: Any) -> Call:
     def run() -> Any:
         c = train.Config(length=x_1.shape[1], **config)
-        ((state, _),) = deque(train.train(c, x_1, train.init(c)), maxlen=1)
+        ((state, _),) = deque(train.train(c, x_1, train.init(c), gradients=BACKEND.fused(train.gradients)), maxlen=1)
         x_0 = sources.sample(train.source(c), KEY, (num, c.length))
         model = train.Trained(c, state.average)
         return samplers.sample(train.path(c), model, KEY, x_0, times.grid(grid_steps))

@@ -38,7 +38,8 @@ def train(
     """Trains to the last step, or for so many seconds; saves now and then, at the end, and when interrupted."""
     begun = saved = time.monotonic()
     total = run.config.steps - state.optimiser.step
-    steps = training.train(run.config, x_1, state, asarray=backend.asarray)
+    gradients = backend.fused(training.gradients)
+    steps = training.train(run.config, x_1, state, asarray=backend.asarray, gradients=gradients)
     try:
         for state, _ in progress(steps, "training", total, lambda item: f"loss {float(item[1]):.4f}"):
             now = time.monotonic()

@@ -79,9 +79,9 @@ def at_update(n, action):
     """Code that makes a process do something as its n-th training step begins."""
     return (
         "import os, signal, time\nfrom pathlib import Path\nfrom dfm_ref.nn import train\n"
-        "calls, real = [], train.update\ndef update(*arguments):\n    calls.append(1)\n"
+        "calls, real = [], train.update\ndef update(*arguments, **options):\n    calls.append(1)\n"
         f"    if len(calls) == {n}:\n        {action}\n"
-        "    return real(*arguments)\ntrain.update = update"
+        "    return real(*arguments, **options)\ntrain.update = update"
     )
 
 

@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -30,6 +30,7 @@ __all__ = [
     "State",
     "Trained",
     "from_arrays",
+    "gradients",
     "init",
     "network",
     "path",
@@ -38,6 +39,8 @@ __all__ = [
     "train",
     "update",
 ]
+
+Gradients: TypeAlias = "Callable[[Config, Params, Array, Array, Array], tuple[Array, Params]]"
 
 SCHEDULES: dict[str, Monotone] = {
     "linear": Linear(),
@@ -139,38 +142,59 @@ def init(config: Config, *, asarray: Callable[[Any], Array] = np.asarray) -> Sta
     return State(params, params, adamw_init(params))
 
 
+def gradients(config: Config, params: Params, x_1: Array, x_t: Array, t: Array) -> tuple[Array, Params]:
+    """The sum of the losses of all tokens of int[B, N], and its gradient; times float[B]. Shards of a batch add up.
+
+    >>> config = Config(vocab_size=3, length=2, model="mlp", source="uniform")
+    >>> x = np.array([[0, 1]])
+    >>> float(gradients(config, init(config).params, x, x, np.array([0.5]))[0] / math.log(3))
+    2.0
+    """
+    net = network(config)
+    logits, residuals = net.forward(params, x_t, t)
+    loss, dlogits = _loss(config, logits, x_1, x_t, t)
+    return namespace(loss).sum(loss), net.backward(params, residuals, dlogits)
+
+
 def train(
-    config: Config, x_1: np.ndarray, state: State, *, asarray: Callable[[Any], Array] = np.asarray
+    config: Config,
+    x_1: np.ndarray,
+    state: State,
+    *,
+    asarray: Callable[[Any], Array] = np.asarray,
+    gradients: Gradients = gradients,
 ) -> Iterator[tuple[State, Array]]:
     """The states after each further step up to config.steps, each with its loss: a mean over tokens, nats.
 
-    x_1: int[M, N] on the host, of which every step draws a batch; `asarray` takes batches to the library of the state.
+    x_1: int[M, N] on the host, of which every step draws a batch; `asarray` takes batches to the library of the state,
+    and `gradients` may be a fused twin of the function of that name.
     """
     key = random.fold_in(random.key(config.seed), 1)
     while state.optimiser.step < config.steps:
         batch_key, step_key = random.split(random.fold_in(key, state.optimiser.step))
         rows = random.uniform(batch_key, (config.batch,)) * len(x_1)
-        state, loss = update(config, step_key, state, asarray(np.ascontiguousarray(x_1[rows.astype(np.int64)])))
+        batch = asarray(np.ascontiguousarray(x_1[rows.astype(np.int64)]))
+        state, loss = update(config, step_key, state, batch, gradients=gradients)
         yield state, loss
 
 
-def update(config: Config, key: Key, state: State, x_1: Array) -> tuple[State, Array]:
+def update(
+    config: Config, key: Key, state: State, x_1: Array, *, gradients: Gradients = gradients
+) -> tuple[State, Array]:
     """One step: noise the batch int[B, N], predict, and follow the gradient of the mean loss."""
-    net = network(config)
     time_key, source_key, path_key = random.split(key, 3)
     xp = namespace(x_1)
     t = low_discrepancy(time_key, x_1.shape[0], xp=xp)
     x_0 = couplings.independent(source(config), source_key, x_1).x_0
     x_t = paths.sample(path(config), path_key, x_0, x_1, t)
-    logits, residuals = net.forward(state.params, x_t, t)
-    loss, dlogits = _loss(config, logits, x_1, x_t, t)
+    loss, grads = gradients(config, state.params, x_1, x_t, t)
     tokens = math.prod(x_1.shape)
-    grads, _ = clip(net.backward(state.params, residuals, dlogits / tokens), config.clip)
+    grads, _ = clip({name: g / tokens for name, g in grads.items()}, config.clip)
     rate = warmup_cosine(state.optimiser.step, config.learning_rate, config.warmup, config.steps)
     adam = AdamW(rate, weight_decay=config.weight_decay)
     params, optimiser = adamw_update(adam, state.params, grads, state.optimiser)
     decay = min(config.ema, state.optimiser.step / (state.optimiser.step + 10))  # forgets the random start
-    return State(params, ema(state.average, params, decay), optimiser), xp.sum(loss) / tokens
+    return State(params, ema(state.average, params, decay), optimiser), loss / tokens
 
 
 def _loss(config: Config, logits: Array, x_1: Array, x_t: Array, t: Array) -> tuple[Array, Array]:
