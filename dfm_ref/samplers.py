@@ -159,7 +159,7 @@ def _walk(
     levels = [0.0 * weights[0], *accumulate(weights)]
     live = [j for j, weight in enumerate(weights) if np.any(weight > 0)]
     clock = like(x_t, np.stack([np.broadcast_to(t, x_t.shape[:1]) for t in times]))
-    begin = 0
+    flat, begin = xp.reshape(x_t, (-1,)), 0
     while begin < len(times):
         movable = free if path.mask is None else free & (x_t == path.mask)
         sites = xp.nonzero(xp.reshape(movable, (-1,)))[0]
@@ -167,18 +167,20 @@ def _walk(
         address = 2 * (sites + first * x_t.shape[1])
         coin = random.uniform_at(Key(*(word[begin:end, None] for word in keys)), address[None, :])
         event = coin < _at(levels[-1][begin:end, :, :], sites, x_t)
+        moves = to_numpy(xp.nonzero(xp.reshape(event, (-1,)))[0])
         if path.mask is not None:  # the first event reveals the token: the later ones would redraw a point mass
-            earliest = xp.argmax(xp.astype(event, xp.int8), axis=0)
-            event = event & (random.sites((end - begin, 1), xp=xp) == earliest[None, :])
-        row, column = xp.nonzero(event)
-        coin = coin[event]
-        step = to_numpy(row)
+            moves = moves[np.sort(np.unique(moves % sites.shape[0], return_index=True)[1])] if moves.size else moves
+        step, column = np.divmod(moves, max(1, sites.shape[0]))
+        coin = xp.take(xp.reshape(coin, (-1,)), like(x_t, moves))
+        column = like(x_t, column)
         value = random.uniform_at(Key(*(word[begin + step] for word in keys)), xp.take(address, column) + 1)
         sites, bounds = xp.take(sites, column), np.searchsorted(step, np.arange(end - begin + 1)).tolist()
         for k, here in zip(range(begin, end), map(slice, bounds, bounds[1:]), strict=True):
             if here.start < here.stop:
                 bands = {j: (levels[j][k : k + 1, :, :], levels[j + 1][k : k + 1, :, :]) for j in live}
-                x_t = _redraw(path, model, x_t, clock[k, :], sites[here], coin[here], value[here], bands)
+                drawn = _redraw(path, model, x_t, clock[k, :], sites[here], coin[here], value[here], bands)
+                flat = put(flat, sites[here], xp.astype(drawn, flat.dtype))
+                x_t = xp.reshape(flat, x_t.shape)
             yield x_t
         begin = end
 
@@ -193,7 +195,7 @@ def _redraw(
     value: Array,
     bands: dict[int, tuple[np.ndarray, np.ndarray]],
 ) -> Array:
-    """x_t with new tokens at the sites: the component in whose band the coin fell draws the value."""
+    """New tokens for the sites, int64[E]: the component in whose band the coin fell draws the value."""
     xp = namespace(x_t)
     everywhere = None if hasattr(model, "at") else model(x_t, t)
 
@@ -210,13 +212,12 @@ def _redraw(
 
     if len(bands) == 1:
         (only,) = bands
-        drawn = draw(only, sites, value)
-    else:
-        drawn = xp.zeros_like(sites)
-        for j, (low, high) in bands.items():
-            fell = (coin >= _at(low, sites, x_t)[0, :]) & (coin < _at(high, sites, x_t)[0, :])
-            drawn = put(drawn, xp.nonzero(fell)[0], draw(j, sites[fell], value[fell]))
-    return xp.reshape(put(xp.reshape(x_t, (-1,)), sites, xp.astype(drawn, x_t.dtype)), x_t.shape)
+        return draw(only, sites, value)
+    drawn = xp.zeros_like(sites)
+    for j, (low, high) in bands.items():
+        fell = (coin >= _at(low, sites, x_t)[0, :]) & (coin < _at(high, sites, x_t)[0, :])
+        drawn = put(drawn, xp.nonzero(fell)[0], draw(j, sites[fell], value[fell]))
+    return drawn
 
 
 def _posterior(path: Mixture, model: Any, j: int, x_t: Array, t: Array, sites: Array, everywhere: Any) -> Array:
