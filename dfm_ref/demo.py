@@ -47,7 +47,7 @@ def run(folder: Path, *, minutes: float, seed: int, backend: Backend) -> None:
     }
     seconds = 60 * minutes
     digits = _job("digits", folder, seed, backend, 0.3 * seconds, **_DIGITS, steps=max(1, int(400 * minutes)))
-    english = _job("pydoc", folder, seed, backend, 0.55 * seconds, **_ENGLISH, steps=max(1, int(160 * minutes)))
+    english = _job("pydoc", folder, seed, backend, 0.55 * seconds, **_ENGLISH, steps=max(1, int(320 * minutes)))
     report["bits_per_token"] = {"digits": digits["bits"], "pydoc": english["bits"]}
     report["training"] = {"digits": digits["training"], "pydoc": english["training"]}
     report["samples"] = _text(english, seed, backend)
