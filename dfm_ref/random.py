@@ -258,13 +258,13 @@ def _search(weights: Array, u: Array) -> Array:
     """
     xp = namespace(weights)
     rows, vocab_size = weights.shape
-    width = 1 if vocab_size <= 64 else 1 << (vocab_size.bit_length() // 2)
+    if vocab_size <= 64:
+        below = xp.cumulative_sum(weights, axis=-1)
+        return _first_above(below, _rest(u, below[:, -1]))
+    width = 1 << (vocab_size.bit_length() // 2)
     blocks = -(-vocab_size // width)
     if blocks * width > vocab_size:
         weights = xp.concat([weights, xp.zeros((rows, blocks * width - vocab_size), dtype=weights.dtype)], axis=-1)
-    if width == 1:
-        below = xp.cumulative_sum(weights, axis=-1)
-        return _first_above(below, _rest(u, below[:, -1]))
     weights = xp.reshape(weights, (rows * blocks, width))
     masses = xp.reshape(xp.sum(weights, axis=-1), (rows, blocks))
     below = xp.cumulative_sum(masses, axis=-1)
