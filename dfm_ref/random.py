@@ -14,7 +14,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
-from .arrays import like, namespace, pick, widen
+from .arrays import like, namespace, widen
 from .protocols import Array, Key, Namespace
 
 __all__ = [
@@ -36,7 +36,6 @@ __all__ = [
 _ROTATIONS = ((13, 15, 26, 6), (17, 29, 16, 24))
 _PARITY = 0x1BD11BDA
 _WORD = 0xFFFFFFFF
-_LOWEST, _LEAST = -1e38, 1e-200  # a logit, and a sum of masses, that only rows without mass are below
 _CHUNK = 1 << 18  # probabilities weighed in one go: 2 MiB of float64, which a cache holds
 
 
@@ -242,12 +241,13 @@ def _weights(probs: Array) -> Array:
 
 
 def _weights_of_logits(logits: Array) -> Array:
-    """The weights of softmax(logits): exp in the dtype of the logits, at least float32, the rest in float64."""
+    """The weights of softmax(logits), integers held in the dtype of the logits, at least float32."""
     xp = namespace(logits)
     logits = widen(logits)
-    top = xp.maximum(xp.max(logits, axis=-1, keepdims=True), _LOWEST)  # a row of -inf alone has no mass, and no NaN
-    weights = xp.astype(xp.exp(logits - top), xp.float64)
-    weights *= 2.0**52 / xp.maximum(xp.sum(weights, axis=-1, keepdims=True), _LEAST)
+    top = xp.max(logits, axis=-1, keepdims=True)
+    top = xp.where(top == -xp.inf, xp.zeros_like(top), top)  # a row of -inf alone has no mass, and no NaN
+    weights = xp.exp(logits - top)
+    weights *= 2.0**52 / xp.maximum(xp.sum(weights, axis=-1, keepdims=True), 1.0)  # the top alone has 1
     return xp.floor(weights)
 
 
@@ -259,20 +259,28 @@ def _search(weights: Array, u: Array) -> Array:
     xp = namespace(weights)
     rows, vocab_size = weights.shape
     if vocab_size <= 64:
-        below = xp.cumulative_sum(weights, axis=-1)
+        below = xp.cumulative_sum(weights, axis=-1, dtype=xp.float64)
         return _first_above(below, _rest(u, below[:, -1]))
-    width = 1 << (vocab_size.bit_length() // 2)
+    width = _width(vocab_size)
     blocks = -(-vocab_size // width)
     if blocks * width > vocab_size:
         weights = xp.concat([weights, xp.zeros((rows, blocks * width - vocab_size), dtype=weights.dtype)], axis=-1)
     weights = xp.reshape(weights, (rows * blocks, width))
-    masses = xp.reshape(xp.sum(weights, axis=-1), (rows, blocks))
+    masses = xp.reshape(xp.sum(weights, axis=-1, dtype=xp.float64), (rows, blocks))
     below = xp.cumulative_sum(masses, axis=-1)
     rest = _rest(u, below[:, -1])
     block = _first_above(below, rest)
-    within = xp.take(weights, xp.arange(rows) * blocks + block, axis=0)
-    rest = rest - pick(below - masses, block)
-    return block * width + _first_above(xp.cumulative_sum(within, axis=-1), rest)
+    here = xp.arange(rows) * blocks + block
+    within = xp.take(weights, here, axis=0)
+    rest = rest - xp.take(xp.reshape(below - masses, (-1,)), here)
+    return block * width + _first_above(xp.cumulative_sum(within, axis=-1, dtype=xp.float64), rest)
+
+
+@lru_cache
+def _width(vocab_size: int) -> int:
+    """About sqrt(V), and a divisor of V where there is one: then no row needs padding."""
+    root = math.isqrt(vocab_size)
+    return next((width for width in range(root, 2 * root) if vocab_size % width == 0), root)
 
 
 def _rest(u: Array, total: Array) -> Array:

@@ -10,9 +10,10 @@ the global index of its first sequence), another batch size, and a lazy or a den
 """
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import reduce
 from itertools import accumulate, pairwise
-from typing import Any, TypeAlias
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -94,19 +95,29 @@ def sample(
     frames: bool = False,
     first: int = 0,
 ) -> Array:
-    """`simulate` of `finite_step`, token by token, with the events of many steps drawn in one go.
+    """The finite step along a grid of times, its events drawn first: the state at the last time, int[B, N].
+
+    With `frames` the states at every time, int[len(times), B, N]. On a mask path a token has one event, at the time
+    that one coin tells, whatever the grid: so a finer grid reveals the same tokens in the same order. On any other
+    path it is `simulate` of `finite_step`, token by token. Arguments and errors as in these two.
 
     >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
-    >>> sample(Mixture(), model, Key(0, 1), np.array([[0, 1]]), [0.0, 1.0]).shape
-    (1, 2)
+    >>> sample(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 0]]), [0.0, 0.5, 1.0], frames=True).tolist()
+    [[[2, 2, 0]], [[0, 2, 0]], [[0, 1, 0]]]
     """
     increasing("times", times)
     natural("x_0", x_0)
     grid = np.asarray(times, dtype=np.float64)[:, None]
-    weights = events.redraw_weights(path.schedule, grid[:-1], grid[1:])
-    steps = np.arange(len(times) - 1)
-    keys = Key(*random.threefry2x32(key, 0 * steps, steps))  # fold_in(key, i) for every step at once
-    walk = _walk(path, model, keys, x_0, times[:-1], [w[:, None, :] for w in weights], keep, first)
+    begin = grid[:-1] if path.mask is None else grid[:1]
+    weights = [w[:, None, :] for w in events.redraw_weights(path.schedule, begin, grid[1:])]
+    sites = _movable(path, x_0, weights, keep)
+    if path.mask is None:
+        steps = np.arange(len(times) - 1)
+        keys = Key(*random.threefry2x32(key, 0 * steps, steps))  # fold_in(key, i) for every step at once
+        drawn = _coins(keys, x_0, sites, weights, first)
+    else:
+        drawn = _reveals(key, x_0, sites, weights[1], first)
+    walk = _walk(path, model, x_0, times, weights, drawn)
     states = [x_0, *walk] if frames else deque(walk, maxlen=1)
     return namespace(x_0).stack(list(states)) if frames else states[-1]
 
@@ -128,24 +139,21 @@ def _step(
     if not np.all((t >= 0) & (t < s) & (s <= 1)):
         raise ValueError(f"t, s: expected 0 <= t < s <= 1, got t={t} and s={s}")
     weights = rule(path.schedule, np.broadcast_to(t, rows)[:, None], np.broadcast_to(s, rows)[:, None])
-    keys = Key(*(np.asarray([word]) for word in key))
-    return next(_walk(path, model, keys, x_t, [t], [w[None, :, :] for w in weights], keep, first))
+    weights = tuple(w[None, :, :] for w in weights)
+    drawn = _coins(Key(*(np.asarray([word]) for word in key)), x_t, _movable(path, x_t, weights, keep), weights, first)
+    return next(_walk(path, model, x_t, [t], weights, drawn))
 
 
-def _walk(
-    path: Mixture,
-    model: Model,
-    keys: Key,
-    x_t: Array,
-    times: Sequence[Any],
-    weights: Sequence[np.ndarray],
-    keep: Array | None,
-    first: int,
-) -> Iterator[Array]:
-    """The states after each of K steps; keys: int64[K] twice, times: K, weights: m arrays float64[K, 1 or B, 1 or N].
+class Events(NamedTuple):
+    """The events of one step: the flat sites that have one, int64[E], increasing, and their uniforms, float64[E]."""
 
-    Takes together the steps whose coins fit a cache. A mask path has coins at its masked tokens only.
-    """
+    sites: Array
+    coin: Array
+    value: Array
+
+
+def _movable(path: Mixture, x_t: Array, weights: Sequence[np.ndarray], keep: Array | None) -> Array:
+    """The flat sites that may have events, int64[E]: the hidden ones of a mask path, and none that is kept."""
     xp = namespace(x_t)
     if x_t.ndim != 2 or not xp.isdtype(x_t.dtype, "integral"):
         raise ValueError(f"x_t: expected integer tokens of shape (B, N), got {x_t.dtype} of shape {tuple(x_t.shape)}")
@@ -155,34 +163,75 @@ def _walk(
         tokens("x_t", x_t, path.mask + 1)
     if keep is not None and (keep.dtype != xp.bool or tuple(keep.shape) != tuple(x_t.shape)):
         raise ValueError(f"keep: expected bool of shape {tuple(x_t.shape)}, got {keep.dtype} of {tuple(keep.shape)}")
-    free = xp.ones(x_t.shape, dtype=xp.bool) if keep is None else ~keep
+    free = xp.ones(x_t.shape, dtype=xp.bool) if path.mask is None else x_t == path.mask
+    return xp.nonzero(xp.reshape(free if keep is None else free & ~keep, (-1,)))[0]
+
+
+def _coins(keys: Key, x_t: Array, sites: Array, weights: Sequence[np.ndarray], first: int) -> Iterator[Events]:
+    """The events of K steps, a coin a site and step: keys int64[K] twice, weights m times float64[K, 1 or B, 1 or N].
+
+    Takes together the steps whose coins fit a cache.
+    """
+    xp, level = namespace(x_t), reduce(np.add, weights)
+    num, count = len(keys.hi), sites.shape[0]
+    address, width = 2 * (sites + first * x_t.shape[1]), max(1, _LANES // max(1, count))
+    for begin in range(0, num, width):
+        hi, lo = (word[begin : begin + width] for word in keys)
+        coin = random.uniform_at(Key(hi[:, None], lo[:, None]), address[None, :])
+        event = coin < _at(level[begin : begin + width, :, :], sites, x_t)
+        moves = xp.nonzero(xp.reshape(event, (-1,)))[0]
+        step, column = np.divmod(to_numpy(moves), max(1, count))
+        column = like(x_t, column)
+        value = random.uniform_at(Key(hi[step], lo[step]), xp.take(address, column) + 1)
+        coin = xp.take(xp.reshape(coin, (-1,)), moves)
+        yield from _by_step(step, len(hi), Events(xp.take(sites, column), coin, value))
+
+
+def _reveals(key: Key, x_t: Array, sites: Array, share: np.ndarray, first: int) -> Iterator[Events]:
+    """The one event of each site: in the first step, if any, up to which its coin lies below the revealed share.
+
+    share: float64[K, 1, 1 or N], of the tokens hidden at the start, revealed by the end of each step.
+    """
+    xp = namespace(x_t)
+    address = 2 * (sites + first * x_t.shape[1])
+    coin = random.uniform_at(key, address)
+    flips, over = to_numpy(coin), np.zeros(sites.shape[0], dtype=np.int64)
+    for level in share:
+        over += flips >= to_numpy(_at(level[None, :, :], sites, x_t)[0, :])
+    order = np.argsort(over, kind="stable")  # sites increase within a step
+    step, order = over[order], like(x_t, order)
+    drawn = Events(sites, coin, random.uniform_at(key, address + 1))
+    yield from _by_step(step, len(share), Events(*(xp.take(a, order) for a in drawn)))
+
+
+def _by_step(step: np.ndarray, num: int, drawn: Events) -> Iterator[Events]:
+    """The events of each of `num` steps, of events in the order of their steps, int64[E]."""
+    bounds = np.searchsorted(step, np.arange(num + 1)).tolist()
+    for here in map(slice, bounds, bounds[1:]):
+        yield Events(*(a[here] for a in drawn))
+
+
+def _walk(
+    path: Mixture,
+    model: Model,
+    x_t: Array,
+    times: Sequence[Any],
+    weights: Sequence[np.ndarray],
+    drawn: Iterable[Events],
+) -> Iterator[Array]:
+    """The states after each step: the model is asked, and values are drawn, where the step has events."""
+    xp = namespace(x_t)
     levels = [0.0 * weights[0], *accumulate(weights)]
     live = [j for j, weight in enumerate(weights) if np.any(weight > 0)]
     clock = like(x_t, np.stack([np.broadcast_to(t, x_t.shape[:1]) for t in times]))
-    flat, begin = xp.reshape(x_t, (-1,)), 0
-    while begin < len(times):
-        movable = free if path.mask is None else free & (x_t == path.mask)
-        sites = xp.nonzero(xp.reshape(movable, (-1,)))[0]
-        end = min(len(times), begin + max(1, _LANES // max(1, sites.shape[0])))
-        address = 2 * (sites + first * x_t.shape[1])
-        coin = random.uniform_at(Key(*(word[begin:end, None] for word in keys)), address[None, :])
-        event = coin < _at(levels[-1][begin:end, :, :], sites, x_t)
-        moves = to_numpy(xp.nonzero(xp.reshape(event, (-1,)))[0])
-        if path.mask is not None:  # the first event reveals the token: the later ones would redraw a point mass
-            moves = moves[np.sort(np.unique(moves % sites.shape[0], return_index=True)[1])] if moves.size else moves
-        step, column = np.divmod(moves, max(1, sites.shape[0]))
-        coin = xp.take(xp.reshape(coin, (-1,)), like(x_t, moves))
-        column = like(x_t, column)
-        value = random.uniform_at(Key(*(word[begin + step] for word in keys)), xp.take(address, column) + 1)
-        sites, bounds = xp.take(sites, column), np.searchsorted(step, np.arange(end - begin + 1)).tolist()
-        for k, here in zip(range(begin, end), map(slice, bounds, bounds[1:]), strict=True):
-            if here.start < here.stop:
-                bands = {j: (levels[j][k : k + 1, :, :], levels[j + 1][k : k + 1, :, :]) for j in live}
-                drawn = _redraw(path, model, x_t, clock[k, :], sites[here], coin[here], value[here], bands)
-                flat = put(flat, sites[here], xp.astype(drawn, flat.dtype))
-                x_t = xp.reshape(flat, x_t.shape)
-            yield x_t
-        begin = end
+    flat = xp.reshape(x_t, (-1,))
+    for k, here in enumerate(drawn):
+        if here.sites.shape[0]:
+            bands = {j: (levels[j][k : k + 1, :, :], levels[j + 1][k : k + 1, :, :]) for j in live}
+            tokens = _redraw(path, model, x_t, clock[k, :], *here, bands)
+            flat = put(flat, here.sites, xp.astype(tokens, flat.dtype))
+            x_t = xp.reshape(flat, x_t.shape)
+        yield x_t
 
 
 def _redraw(

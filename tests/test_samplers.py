@@ -145,27 +145,43 @@ def test_a_lazy_model_gives_the_same_tokens_and_is_asked_only_where_there_is_an_
         assert np.array_equal(sites, np.flatnonzero(event))
 
 
+def reveals(path, model, key, x_0, times, keep, first):
+    """The walk of a mask path by the whole lattice: one coin a token, held against the share revealed by each time."""
+    batch, length = x_0.shape
+    sites = 2 * ((first + np.arange(batch))[:, None] * length + np.arange(length))
+    coin, value = random.uniform_at(key, sites), random.uniform_at(key, sites + 1)
+    kappa_0, frames = path.schedule.kappas(np.array([[times[0]]]))[1], [x_0]
+    for t, s in pairwise(times):
+        share = (path.schedule.kappas(np.array([[s]]))[1] - kappa_0) / (1 - kappa_0)
+        token = random.choose_logits(model(frames[-1], np.full(batch, t))[..., : path.mask], value)
+        event = (frames[-1] == path.mask) & (coin < share)
+        frames.append(np.where(event if keep is None else event & ~keep, token, frames[-1]))
+    return np.stack(frames)
+
+
 @every_path
-def test_sample_is_simulate_of_the_finite_step_with_the_same_frames(path):
+def test_sample_is_the_finite_step_along_the_grid_with_its_frames(path):
     model, x_0 = scores(path), start(path)
     keep = np.random.default_rng(2).uniform(size=x_0.shape) < 0.3
     for prompt in (None, keep):
         step = partial(finite_step, path, model, keep=prompt, first=3)
         for times in (TIMES, [0.0, 1.0], np.linspace(0, 1, 50).tolist(), [0.5, 0.5 + 1e-12]):
             for key in random.split(KEY, 4):
-                frames = simulate(step, key, x_0, times, frames=True)
+                if path.mask is None:
+                    frames = simulate(step, key, x_0, times, frames=True)
+                    assert np.array_equal(frames[-1], simulate(step, key, x_0, times))
+                else:
+                    frames = reveals(path, model, key, x_0, times, prompt, first=3)
                 assert frames.shape == (len(times), *x_0.shape)
                 assert np.array_equal(frames[0], x_0)
                 assert np.array_equal(frames, sample(path, model, key, x_0, times, keep=prompt, frames=True, first=3))
                 assert np.array_equal(frames[-1], sample(path, model, key, x_0, times, keep=prompt, first=3))
-                assert np.array_equal(frames[-1], simulate(step, key, x_0, times))
                 if prompt is not None:
                     assert np.all(frames[:, keep] == x_0[keep])
 
 
-@pytest.mark.parametrize("mask", [None, 2])
-def test_sample_agrees_with_simulate_also_where_steps_are_drawn_in_several_goes(mask):
-    x_0, path = np.full((300, 40), 2), Mixture(Polynomial(2.0), mask=mask)
+def test_sample_agrees_with_simulate_also_where_steps_are_drawn_in_several_goes():
+    x_0, path = np.full((300, 40), 2), Mixture(Polynomial(2.0))
 
     def model(x_t, t):
         return np.broadcast_to(np.array([0.0, 1.0, 0.5]), (*x_t.shape, 3))
@@ -173,6 +189,17 @@ def test_sample_agrees_with_simulate_also_where_steps_are_drawn_in_several_goes(
     times = np.linspace(0, 0.95, 24).tolist()
     frames = sample(path, model, KEY, x_0, times, frames=True)
     assert np.array_equal(frames, simulate(partial(finite_step, path, model), KEY, x_0, times, frames=True))
+
+
+@pytest.mark.parametrize("path", [PATHS["mask"], PATHS["mask per token"]], ids=["shared", "per token"])
+def test_on_a_mask_path_the_grid_says_how_often_the_model_is_asked_and_not_when_tokens_are_revealed(path):
+    model, x_0 = scores(path), np.full((B, N), V - 1)
+    fine = sample(path, model, KEY, x_0, np.linspace(0, 1, 65).tolist(), frames=True)
+    coarse = sample(path, model, KEY, x_0, np.linspace(0, 1, 9).tolist(), frames=True)
+    assert np.array_equal(fine[::8] == V - 1, coarse == V - 1)
+    assert np.sum(fine[8] != V - 1) and np.all(coarse[-1] != V - 1)
+    once = [f(path, model, KEY, x_0, *times) for f, times in ((sample, ([0.2, 0.6],)), (finite_step, (0.2, 0.6)))]
+    assert np.array_equal(*once)
 
 
 @every_path
