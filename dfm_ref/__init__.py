@@ -19,6 +19,7 @@ from . import (
     schedules,
     sources,
     times,
+    transitions,
     velocities,
 )
 
@@ -39,5 +40,6 @@ __all__ = [
     "schedules",
     "sources",
     "times",
+    "transitions",
     "velocities",
 ]

@@ -15,13 +15,28 @@ Source: Gat et al. 2024, Theorem 3 (a, b); where l is constant on [t, s] the fin
 frozen at t.
 """
 
-from functools import reduce
+from functools import lru_cache, reduce
+from itertools import pairwise
+from typing import Any
+
+import numpy as np
 
 from .arrays import namespace
 from .protocols import Array
-from .schedules import Schedule
+from .schedules import Monotone, PerToken, Schedule
 
-__all__ = ["euler_redraw", "intensity", "redraw_rates", "redraw_weights", "stay"]
+__all__ = [
+    "backward_intensity",
+    "backward_rates",
+    "euler_redraw",
+    "fastest",
+    "intensity",
+    "redraw_rates",
+    "redraw_weights",
+    "stay",
+    "survival",
+    "switches",
+]
 
 
 def intensity(schedule: Schedule, t: Array) -> Array:
@@ -49,6 +64,43 @@ def redraw_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
     return _beyond(schedule.kappa_dots(t), schedule.kappas(t))
 
 
+def backward_intensity(schedule: Schedule, t: Array) -> Array:
+    """max_j kappa_dot_t^j / kappa_t^j >= 0, events per unit of t of the path run from 1 to 0.
+
+    +inf where a component starts from 0, as at t = 0; inactive components have no say.
+    Source: Gat et al. 2024, the backward-time velocity.
+
+    >>> from .schedules import Linear
+    >>> float(backward_intensity(Linear(), 0.25))
+    4.0
+    """
+    return -_least(tuple(-k for k in schedule.kappa_dots(t)), schedule.kappas(t))
+
+
+def backward_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
+    """kappa_t^j b - kappa_dot_t^j >= 0 for each component, b the backward intensity, which is their sum.
+
+    Domain: where the backward intensity is finite.
+
+    >>> from .schedules import Linear
+    >>> [float(a) for a in backward_rates(Linear(), 0.25)]
+    [4.0, 0.0]
+    """
+    return _beyond(tuple(-k for k in schedule.kappa_dots(t)), schedule.kappas(t))
+
+
+def fastest(schedule: Schedule, t: Array) -> Array:
+    """l = argmin_j kappa_dot_t^j / kappa_t^j, the component that decays fastest, int64; the first of several.
+
+    >>> from .schedules import Linear
+    >>> int(fastest(Linear(), 0.5))
+    0
+    """
+    xp = namespace(*schedule.kappas(t))
+    ratios = _ratios(schedule.kappa_dots(t), schedule.kappas(t))
+    return xp.argmin(xp.stack([xp.asarray(ratio) for ratio in ratios]), axis=0)
+
+
 def stay(schedule: Schedule, t: Array, s: Array) -> Array:
     """The probability min_j kappa_s^j / kappa_t^j of no event from t to s > t, the minimum over kappa_t^j > 0.
 
@@ -57,6 +109,46 @@ def stay(schedule: Schedule, t: Array, s: Array) -> Array:
     0.5
     """
     return _least(schedule.kappas(s), schedule.kappas(t))
+
+
+def survival(schedule: Schedule, t: Array, s: Array) -> Array:
+    """exp(int_t^s b), the probability that the events of continuous time leave a token alone from t to s >= t.
+
+    It is `stay` as long as one component decays fastest, and the product over the intervals between `switches`.
+
+    >>> from .schedules import Linear
+    >>> float(survival(Linear(), 0.5, 0.75))
+    0.5
+    """
+    xp = namespace(*schedule.kappas(t), *schedule.kappas(s))
+    cuts = (0.0, *switches(schedule), 1.0)
+    inside = [(xp.clip(xp.asarray(t), a, b), xp.clip(xp.asarray(s), a, b)) for a, b in pairwise(cuts)]
+    return reduce(lambda p, q: p * q, [stay(schedule, *ends) for ends in inside])
+
+
+def switches(schedule: Schedule) -> tuple[float, ...]:
+    """The times in (0, 1), of any token, at which another component begins to decay fastest; found on 4096 intervals.
+
+    >>> from .schedules import Linear
+    >>> switches(Linear())
+    ()
+    """
+    if isinstance(schedule, PerToken):
+        return tuple(sorted({time for one in schedule.schedules for time in switches(one)}))
+    return () if isinstance(schedule, Monotone) else _switches(schedule)
+
+
+@lru_cache
+def _switches(schedule: Any) -> tuple[float, ...]:
+    grid = (np.arange(4096) + 0.5) / 4096  # off the ends, where components vanish
+    which = fastest(schedule, grid)
+    low, high = grid[:-1][which[:-1] != which[1:]], grid[1:][which[:-1] != which[1:]]
+    before = fastest(schedule, low)
+    for _ in range(52):
+        middle = (low + high) / 2
+        same = fastest(schedule, middle) == before
+        low, high = np.where(same, middle, low), np.where(same, high, middle)
+    return tuple(high.tolist())
 
 
 def redraw_weights(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:

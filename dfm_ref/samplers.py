@@ -24,7 +24,7 @@ from .paths import X1, Fixed, Mixture
 from .protocols import Array, Key, Model, Step
 from .schedules import Schedule
 
-__all__ = ["euler_step", "finite_step", "sample", "simulate"]
+__all__ = ["Events", "euler_step", "finite_step", "sample", "simulate"]
 
 Rule: TypeAlias = Callable[[Any, Array, Array], tuple[Array, ...]]
 
