@@ -34,6 +34,7 @@ __all__ = [
     "redraw_rates",
     "redraw_weights",
     "stay",
+    "step_bound",
     "survival",
     "switches",
 ]
@@ -62,6 +63,18 @@ def redraw_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
     [0.0, 4.0]
     """
     return _beyond(schedule.kappa_dots(t), schedule.kappas(t))
+
+
+def step_bound(schedule: Schedule, t: Array) -> Array:
+    """1 / intensity, the longest step h for which delta + h u is a PMF whatever the state; +inf without events.
+
+    >>> from .schedules import Linear
+    >>> float(step_bound(Linear(), 0.75))
+    0.25
+    """
+    rate = intensity(schedule, t)
+    xp = namespace(rate)
+    return xp.where(rate > 0, 1 / xp.where(rate > 0, rate, 1.0 + 0.0 * rate), xp.inf + 0.0 * t)
 
 
 def backward_intensity(schedule: Schedule, t: Array) -> Array:
@@ -135,7 +148,7 @@ def switches(schedule: Schedule) -> tuple[float, ...]:
     """
     if isinstance(schedule, PerToken):
         return tuple(sorted({time for one in schedule.schedules for time in switches(one)}))
-    return () if isinstance(schedule, Monotone) else _switches(schedule)
+    return () if isinstance(schedule, Monotone) else _switches(schedule)  # type: ignore[arg-type]  # frozen
 
 
 @lru_cache

@@ -9,22 +9,39 @@ which says whether there is an event and of which component, and at the next sit
 the global index of its first sequence), another batch size, and a lazy or a dense model give the same tokens.
 """
 
+import math
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from functools import reduce
 from itertools import accumulate, pairwise
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
 from . import events, random
-from .arrays import like, namespace, put, to_numpy
-from .checks import increasing, natural, tokens
-from .paths import X1, Fixed, Mixture
+from .arrays import like, log_softmax, namespace, one_hot, put, to_numpy
+from .checks import increasing, natural
+from .paths import X0, X1, Mixture
 from .protocols import Array, Key, Model, Step
+from .redraws import Ask, Events, ask, jump, movable, rates, redraw
 from .schedules import Schedule
+from .velocities import unmix
 
-__all__ = ["Events", "euler_step", "finite_step", "sample", "simulate"]
+__all__ = [
+    "Strength",
+    "bounded_times",
+    "corrected_step",
+    "corrector_step",
+    "euler_step",
+    "exponential_step",
+    "finite_step",
+    "flow_matching_step",
+    "predictor_corrector_step",
+    "sample",
+    "simulate",
+    "trapezoidal_step",
+]
 
 Rule: TypeAlias = Callable[[Any, Array, Array], tuple[Array, ...]]
 
@@ -64,6 +81,217 @@ def euler_step(
     array([[0, 2, 1, 0]])
     """
     return _step(_euler_redraw, path, model, key, x_t, t, s, keep, first)
+
+
+def exponential_step(
+    path: Mixture, model: Model, key: Key, x_t: Array, t: Any, s: Any, *, keep: Array | None = None, first: int = 0
+) -> Array:
+    """x_s from x_t, int[B, N]: each token leaves with probability 1 - exp(-(s - t) L) at its rates frozen at x_t.
+
+    L is the sum of the token's rates, `transitions.exponential` of the forward velocity. Arguments as in
+    `finite_step`; logits are asked for where the coin lies below 1 - exp(-(s - t) intensity). ValueError where the
+    rate is infinite. Source: Campbell et al. 2022 (tau-leaping, one jump a token).
+
+    >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
+    >>> exponential_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 2, 0]]), 0.0, 0.5)
+    array([[0, 2, 1, 0]])
+    """
+    t, s = _interval(x_t, t, s)
+    clock, pace = _clock(x_t, t), _rates(path, t)
+    return _leap(path, [(1.0, ask(path, model, x_t, clock), x_t, pace)], key, x_t, s - t, keep, first)
+
+
+def trapezoidal_step(
+    path: Mixture,
+    model: Model,
+    key: Key,
+    x_t: Array,
+    t: Any,
+    s: Any,
+    *,
+    theta: float = 0.5,
+    keep: Array | None = None,
+    first: int = 0,
+) -> Array:
+    """x_s from x_t, int[B, N], by the theta-trapezoidal rule in two exponential stages; it asks the model twice.
+
+    The second stage runs from the midpoint y at t + theta (s - t) for the rest of the step, at the rates of
+    `transitions.trapezoid_rates`. Arguments as in `finite_step`; ValueError unless 0 < theta < 1 and the rates at
+    t and at the midpoint are finite. Source: Ren et al. 2025, after Anderson and Mattingly 2011.
+
+    >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
+    >>> trapezoidal_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 2, 0]]), 0.0, 0.5)
+    array([[2, 0, 1, 0]])
+    """
+    if not 0 < theta < 1:
+        raise ValueError(f"theta: expected a number in (0, 1), got {theta}")
+    t, s = _interval(x_t, t, s)
+    middle = t + theta * (s - t)
+    before = (ask(path, model, x_t, _clock(x_t, t)), x_t, _rates(path, t))
+    keys = random.split(key)
+    y = _leap(path, [(1.0, *before)], keys[0], x_t, middle - t, keep, first)
+    after = (ask(path, model, y, _clock(x_t, middle)), y, _rates(path, middle))
+    a = 1 / (2 * theta * (1 - theta))
+    return _leap(path, [(a, *after), (1 - a, *before)], keys[1], y, s - middle, keep, first)
+
+
+def flow_matching_step(
+    path: Mixture, model: Model, key: Key, x_t: Array, t: Any, s: Any, *, keep: Array | None = None, first: int = 0
+) -> Array:
+    """x_s from x_t, int[B, N], by the rule of the flow_matching package, for comparison; a step to s = 1 returns x_1.
+
+    Each token is redrawn from p_{1|t} with probability 1 - exp(-(s - t) kappa_dot / (1 - kappa)), as the law of
+    `transitions.flow_matching` says without noise. Arguments as in `finite_step`; ValueError unless the path is
+    between X0 and X1. Source: Lipman et al. 2024 (guide), MixtureDiscreteEulerSolver.
+
+    >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
+    >>> flow_matching_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 2, 0]]), 0.0, 1.0)
+    array([[0, 1, 1, 0]])
+    """
+    if path.components != (X0(), X1()):
+        raise ValueError(f"path: expected the components (X0(), X1()), got {path.components}")
+    return _step(_flow_matching_redraw, path, model, key, x_t, t, s, keep, first)
+
+
+def corrector_step(
+    path: Mixture,
+    model: Model,
+    key: Key,
+    x_t: Array,
+    t: Any,
+    h: Any,
+    *,
+    source_pmf: Array | None = None,
+    keep: Array | None = None,
+    first: int = 0,
+) -> Array:
+    """x_t moved by an Euler step of length h at a fixed t with u_forward - u_backward, which leaves p_t: int[B, N].
+
+    Each token is redrawn from the posteriors at rates a^j, and from those of the backward velocity at its own. The
+    posterior of X0 is the mask on a mask path, so that revealed tokens are hidden again; that of an independent source
+    with `source_pmf`, float[V] or float[N, V], else the model's. The error is O(h^2), as the tokens move at once. Where
+    h exceeds 1 / (sum of the rates) the event is sure. Domain 0 < t < 1.
+    Source: Gat et al. 2024, corrector steps; Campbell et al. 2022.
+
+    >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
+    >>> corrector_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 0, 1]]), 0.5, 0.4)
+    array([[2, 1, 2, 1]])
+    """
+    return _correct(path, model, key, x_t, t, h, 1.0, 1.0, source_pmf, keep, first)
+
+
+def corrected_step(
+    path: Mixture,
+    model: Model,
+    key: Key,
+    x_t: Array,
+    t: Any,
+    s: Any,
+    *,
+    beta: Callable[[Array], Array],
+    source_pmf: Array | None = None,
+    keep: Array | None = None,
+    first: int = 0,
+) -> Array:
+    """x_s from x_t, int[B, N], by an Euler step with (1 + beta_t) u_forward - beta_t u_backward, beta_t >= 0.
+
+    Every strength generates the same path; `Strength` is bounded near both ends. Further as in `corrector_step`,
+    where a step at t = 0 needs beta_0 = 0. Source: Gat et al. 2024, corrector sampling.
+
+    >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
+    >>> corrected_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 0, 1]]), 0.5, 0.7, beta=Strength(4.0))
+    array([[2, 1, 2, 1]])
+    """
+    t, s = _interval(x_t, t, s)
+    strength = np.asarray(beta(t), dtype=np.float64)
+    if not np.all((strength >= 0) & (strength < np.inf)):
+        raise ValueError(f"beta: expected strengths >= 0, which keep the rates >= 0, got {strength.ravel()}")
+    return _correct(path, model, key, x_t, t[:, 0], (s - t)[:, 0], 1 + strength, strength, source_pmf, keep, first)
+
+
+@dataclass(frozen=True)
+class Strength:
+    """beta_t = scale t^a (1 - t)^b: with a, b >= 1 the rates of a linear schedule's corrector are bounded.
+
+    >>> Strength(4.0)(0.5)
+    1.0
+    """
+
+    scale: float
+    a: float = 1.0
+    b: float = 1.0
+
+    def __post_init__(self) -> None:
+        for name, value in (("scale", self.scale), ("a", self.a), ("b", self.b)):
+            if not 0 <= value < math.inf:
+                raise ValueError(f"{name}: expected a number >= 0, which keeps the rates >= 0, got {value}")
+
+    def __call__(self, t: Array) -> Array:
+        return self.scale * t**self.a * (1 - t) ** self.b
+
+
+def predictor_corrector_step(
+    path: Mixture,
+    model: Model,
+    key: Key,
+    x_t: Array,
+    t: Any,
+    s: Any,
+    *,
+    steps: int = 1,
+    size: float,
+    source_pmf: Array | None = None,
+    keep: Array | None = None,
+    first: int = 0,
+) -> Array:
+    """x_s from x_t, int[B, N]: a finite step to s, then `steps` corrector steps of length `size` at s.
+
+    At s = 1, where the corrector's rates are infinite, there are none. With a wrong model the corrector does not fix
+    the model's own law, and the total variation stalls as the steps become many. Further as in `corrector_step`.
+    Source: Gat et al. 2024; Campbell et al. 2022, predictor-corrector.
+
+    >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
+    >>> predictor_corrector_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 2]]), 0.0, 0.5, size=0.1)
+    array([[2, 0, 2]])
+    """
+    if steps < 0 or not size > 0:
+        raise ValueError(f"steps, size: expected a number >= 0 of steps of a length > 0, got {steps} and {size}")
+    keys = random.split(key, steps + 1)
+    x_s = finite_step(path, model, keys[0], x_t, t, s, keep=keep, first=first)
+    for corrector_key in keys[1:] if np.all(to_numpy(s) < 1) else ():
+        x_s = corrector_step(path, model, corrector_key, x_s, s, size, source_pmf=source_pmf, keep=keep, first=first)
+    return x_s
+
+
+def bounded_times(schedule: Schedule, *, t_0: float = 0.0, T: float = 1.0, share: float = 0.5) -> list[float]:
+    """Times from t_0 to T at which a token has an event in a step with probability `share`, or a little less.
+
+    A step h is also at most share / intensity, so that Euler's rule is a PMF. Steps shrink with what is left of the
+    decaying component; below 1e-3 one last step goes to T. Of schedules per token the fastest one counts.
+    ValueError unless 0 <= t_0 < T <= 1 and 0 < share < 1. Source: Gat et al. 2024, the condition h <= 1 / |u|.
+
+    >>> from .schedules import Linear
+    >>> bounded_times(Linear(), T=0.9)[:3]
+    [0.0, 0.5, 0.75]
+    """
+    if not (0 <= t_0 < T <= 1 and 0 < share < 1):
+        raise ValueError(f"t_0, T, share: expected 0 <= t_0 < T <= 1 and 0 < share < 1, got {t_0}, {T} and {share}")
+
+    def left(t: float, s: float) -> float:
+        return float(np.min(events.survival(schedule, np.asarray([t]), np.asarray([s]))))
+
+    times = [t_0]
+    while left(t_0, times[-1]) > 1e-3:
+        t = low = times[-1]
+        low, high = t, min(1.0, t + share * float(np.min(events.step_bound(schedule, np.asarray([t])))))
+        if left(t, high) < 1 - share:
+            for _ in range(52):
+                middle = (low + high) / 2
+                low, high = (low, middle) if left(t, middle) < 1 - share else (middle, high)
+        if high >= T:
+            break
+        times.append(high)
+    return [*times, T]
 
 
 def simulate(step: Step, key: Key, x_0: Array, times: Sequence[float], *, frames: bool = False) -> Array:
@@ -110,7 +338,7 @@ def sample(
     grid = np.asarray(times, dtype=np.float64)[:, None]
     begin = grid[:-1] if path.mask is None else grid[:1]
     weights = [w[:, None, :] for w in events.redraw_weights(path.schedule, begin, grid[1:])]
-    sites = _movable(path, x_0, weights, keep)
+    sites = movable(path, x_0, keep=keep)
     if path.mask is None:
         steps = np.arange(len(times) - 1)
         keys = Key(*random.threefry2x32(key, 0 * steps, steps))  # fold_in(key, i) for every step at once
@@ -128,43 +356,143 @@ def _euler_redraw(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
     return events.euler_redraw(schedule, t, s)
 
 
+def _flow_matching_redraw(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
+    redrawn = np.where(s == 1, 1.0, -np.expm1((t - s) * events.intensity(schedule, t)))
+    return 0.0 * redrawn, redrawn
+
+
 def _step(
     rule: Rule, path: Mixture, model: Model, key: Key, x_t: Array, t: Any, s: Any, keep: Array | None, first: int
 ) -> Array:
     """The walk of one step, its weights computed on the host: every library has the same to the last bit."""
+    t, s = _interval(x_t, t, s)
+    weights = tuple(w[None, :, :] for w in rule(path.schedule, t, s))
+    drawn = _coins(Key(*(np.asarray([word]) for word in key)), x_t, movable(path, x_t, keep=keep), weights, first)
+    return next(_walk(path, model, x_t, [t[:, 0]], weights, drawn))
+
+
+def _interval(x_t: Array, t: Any, s: Any) -> tuple[np.ndarray, np.ndarray]:
+    """The times on the host, float64[1 or B, 1] each; ValueError unless 0 <= t < s <= 1, one or one a sequence."""
     t, s = (np.asarray(to_numpy(time), dtype=np.float64) for time in (t, s))
     rows = np.broadcast_shapes((1,), t.shape, s.shape)
     if rows not in ((1,), tuple(x_t.shape[:-1])):
         raise ValueError(f"t, s: expected numbers or the shape {tuple(x_t.shape[:-1])} of the batch, got {rows}")
     if not np.all((t >= 0) & (t < s) & (s <= 1)):
         raise ValueError(f"t, s: expected 0 <= t < s <= 1, got t={t} and s={s}")
-    weights = rule(path.schedule, np.broadcast_to(t, rows)[:, None], np.broadcast_to(s, rows)[:, None])
-    weights = tuple(w[None, :, :] for w in weights)
-    drawn = _coins(Key(*(np.asarray([word]) for word in key)), x_t, _movable(path, x_t, weights, keep), weights, first)
-    return next(_walk(path, model, x_t, [t], weights, drawn))
+    return np.broadcast_to(t, rows)[:, None], np.broadcast_to(s, rows)[:, None]
 
 
-class Events(NamedTuple):
-    """The events of one step: the flat sites that have one, int64[E], increasing, and their uniforms, float64[E]."""
-
-    sites: Array
-    coin: Array
-    value: Array
+def _clock(x_t: Array, t: np.ndarray) -> Array:
+    """The times float64[1 or B, 1] of the host as those that a model is asked with, float64[B]."""
+    return like(x_t, np.broadcast_to(t[:, 0], x_t.shape[:1]).copy())
 
 
-def _movable(path: Mixture, x_t: Array, weights: Sequence[np.ndarray], keep: Array | None) -> Array:
-    """The flat sites that may have events, int64[E]: the hidden ones of a mask path, and none that is kept."""
+def _rates(path: Mixture, t: np.ndarray) -> tuple[np.ndarray, ...]:
+    """a_t^j on the host, m arrays float64[1 or B, 1 or N]; ValueError where the intensity is infinite."""
+    if not np.all(np.isfinite(events.intensity(path.schedule, t))):
+        raise ValueError(f"t: expected a time at which the rate is finite, got {t.ravel()}")
+    return events.redraw_rates(path.schedule, t)
+
+
+def _leap(
+    path: Mixture,
+    parts: Sequence[tuple[float, Ask, Array, tuple[np.ndarray, ...]]],
+    key: Key,
+    x: Array,
+    h: np.ndarray,
+    keep: Array | None,
+    first: int,
+) -> Array:
+    """One exponential stage from x for a time h, float64[1 or B, 1], at the rates max(0, sum of factor x part).
+
+    A part is a factor, what the model says at a state, that state, and the rates a^j of its time. The positive parts
+    bound the intensity: where the coin says that not even that has an event, nothing is asked.
+    """
+    xp = namespace(x)
+    most = h * sum(factor * reduce(np.add, pace) for factor, _, _, pace in parts if factor > 0)
+    sites = movable(path, x, keep=keep)
+    (here,) = _coins(Key(*(np.asarray([word]) for word in key)), x, sites, (-np.expm1(-most)[None],), first)
+    if not here.sites.shape[0]:
+        return x
+    total: Any = 0.0
+    for factor, asked, state, pace in parts:
+        total = total + factor * rates(path, asked, state, here.sites, [_beside(a, here.sites, x) for a in pace])
+    flat = xp.reshape(x, (-1,))
+    total, there = xp.maximum(total, 0.0 * total), xp.take(flat, here.sites)
+    if path.mask is None:
+        total = total * (1 - one_hot(there, total.shape[1]))
+    moved = jump(total, _beside(h, here.sites, x), there, here.coin, here.value)
+    return xp.reshape(put(flat, here.sites, xp.astype(moved, flat.dtype)), x.shape)
+
+
+def _correct(
+    path: Mixture,
+    model: Model,
+    key: Key,
+    x_t: Array,
+    t: Any,
+    h: Any,
+    alpha: Any,
+    beta: Any,
+    source_pmf: Array | None,
+    keep: Array | None,
+    first: int,
+) -> Array:
+    """An Euler step of length h with alpha u_forward - beta u_backward, as one redraw from all posteriors."""
     xp = namespace(x_t)
-    if x_t.ndim != 2 or not xp.isdtype(x_t.dtype, "integral"):
-        raise ValueError(f"x_t: expected integer tokens of shape (B, N), got {x_t.dtype} of shape {tuple(x_t.shape)}")
-    if weights[0].shape[2] not in (1, x_t.shape[1]):
-        raise ValueError(f"schedule: expected one for each of {x_t.shape[1]} tokens, got {weights[0].shape[2]}")
+    t, h = (np.asarray(to_numpy(value), dtype=np.float64).reshape(-1, 1) for value in (t, h))
+    if not (np.all((t >= 0) & (t < 1)) and np.all(h > 0)):
+        raise ValueError(f"t, h: expected a time in [0, 1) and a length > 0, got {t.ravel()} and {h.ravel()}")
+    back = events.backward_rates(path.schedule, t) if np.any(beta > 0) else tuple(0 * a for a in _rates(path, t))
+    if not all(np.all(np.isfinite(a)) for a in back):
+        raise ValueError(f"t: expected a time > 0, at which the backward rate is finite, got {t.ravel()}")
+    weights = [h * (alpha * a + beta * b) for a, b in zip(_rates(path, t), back, strict=True)]
+    most = np.maximum(1.0, reduce(np.add, weights))
+    weights = [(w / most)[None] for w in weights]
+    everywhere = Mixture(path.schedule, path.components)  # on a mask path too: revealed tokens may be hidden again
+    sites = movable(everywhere, x_t, keep=keep)
+    (here,) = _coins(Key(*(np.asarray([word]) for word in key)), x_t, sites, weights, first)
+    flat = xp.reshape(x_t, (-1,))
     if path.mask is not None:
-        tokens("x_t", x_t, path.mask + 1)
-    if keep is not None and (keep.dtype != xp.bool or tuple(keep.shape) != tuple(x_t.shape)):
-        raise ValueError(f"keep: expected bool of shape {tuple(x_t.shape)}, got {keep.dtype} of {tuple(keep.shape)}")
-    free = xp.ones(x_t.shape, dtype=xp.bool) if path.mask is None else x_t == path.mask
-    return xp.nonzero(xp.reshape(free if keep is None else free & ~keep, (-1,)))[0]
+        hides = here.coin < _beside(weights[0][0], here.sites, x_t)
+        hidden = xp.take(flat, here.sites) == path.mask
+        shown = Events(*(part[hidden & ~hides] for part in here))
+        if shown.sites.shape[0]:
+            drawn = random.choose_logits(ask(path, model, x_t, _clock(x_t, t))(1, shown.sites), shown.value)
+            flat = put(flat, shown.sites, xp.astype(drawn, flat.dtype))
+        again = here.sites[hides]
+        return xp.reshape(put(flat, again, xp.full(again.shape, path.mask, dtype=flat.dtype)), x_t.shape)
+    if here.sites.shape[0]:
+        asked = ask(path, model, x_t, _clock(x_t, t))
+        if source_pmf is not None:
+            asked = _with_noise(path, asked, source_pmf, x_t, t)
+        edges = [_beside(level[0], here.sites, x_t) for level in [0.0 * weights[0], *accumulate(weights)]]
+        bands = {j: (edges[j], edges[j + 1]) for j, weight in enumerate(weights) if np.any(weight > 0)}
+        drawn = redraw(path, asked, x_t, here, bands)
+        flat = put(flat, here.sites, xp.astype(drawn, flat.dtype))
+    return xp.reshape(flat, x_t.shape)
+
+
+def _with_noise(path: Mixture, asked: Ask, source_pmf: Array, x_t: Array, t: np.ndarray) -> Ask:
+    """The same answers, with the posterior of X0 of an independent source in closed form."""
+    xp = namespace(x_t)
+
+    def rows(j: int, sites: Array) -> Array:
+        if not isinstance(path.components[j], X0):
+            return asked(j, sites)
+        probs_1 = xp.exp(log_softmax(xp.astype(asked(path.components.index(X1()), sites), xp.float64)))
+        pmf = like(x_t, source_pmf, xp.float64)
+        pmf = pmf if pmf.ndim == 1 else xp.take(pmf, sites % x_t.shape[1], axis=0)
+        rest, kappa = (_beside(level, sites, x_t) for level in path.schedule.kappas(t))
+        noise = unmix(rest, kappa, pmf, probs_1, xp.take(xp.reshape(x_t, (-1,)), sites))
+        return xp.where(noise > 0, xp.log(xp.where(noise > 0, noise, 1.0)), -xp.inf)
+
+    return rows
+
+
+def _beside(level: np.ndarray, sites: Array, x_t: Array) -> Array:
+    """Levels float64[1 or B, 1 or N] on the host as float64[1 or E] at the sites of x_t, int[B, N]."""
+    return _at(level[None, :, :], sites, x_t)[0, :]
 
 
 def _coins(keys: Key, x_t: Array, sites: Array, weights: Sequence[np.ndarray], first: int) -> Iterator[Events]:
@@ -197,7 +525,7 @@ def _reveals(key: Key, x_t: Array, sites: Array, share: np.ndarray, first: int) 
     coin = random.uniform_at(key, address)
     flips, over = to_numpy(coin), np.zeros(sites.shape[0], dtype=np.int64)
     for level in share:
-        over += flips >= to_numpy(_at(level[None, :, :], sites, x_t)[0, :])
+        over += flips >= to_numpy(_beside(level, sites, x_t))
     order = np.argsort(over, kind="stable")  # sites increase within a step
     step, order = over[order], like(x_t, order)
     drawn = Events(sites, coin, random.uniform_at(key, address + 1))
@@ -217,7 +545,7 @@ def _walk(
     x_t: Array,
     times: Sequence[Any],
     weights: Sequence[np.ndarray],
-    drawn: Iterable[Events],
+    walk: Iterable[Events],
 ) -> Iterator[Array]:
     """The states after each step: the model is asked, and values are drawn, where the step has events."""
     xp = namespace(x_t)
@@ -225,70 +553,15 @@ def _walk(
     live = [j for j, weight in enumerate(weights) if np.any(weight > 0)]
     clock = like(x_t, np.stack([np.broadcast_to(t, x_t.shape[:1]) for t in times]))
     flat = xp.reshape(x_t, (-1,))
-    for k, here in enumerate(drawn):
+    for k, here in enumerate(walk):
         if here.sites.shape[0]:
-            bands = {j: (levels[j][k : k + 1, :, :], levels[j + 1][k : k + 1, :, :]) for j in live}
-            tokens = _redraw(path, model, x_t, clock[k, :], *here, bands)
-            flat = put(flat, here.sites, xp.astype(tokens, flat.dtype))
+            needed = live if len(live) > 1 else ()  # one component alone draws whatever the coin
+            edges = {j: _at(levels[j][k : k + 1, :, :], here.sites, x_t)[0, :] for i in needed for j in (i, i + 1)}
+            bands = {j: (edges.get(j), edges.get(j + 1)) for j in live}
+            drawn = redraw(path, ask(path, model, x_t, clock[k, :]), x_t, here, bands)
+            flat = put(flat, here.sites, xp.astype(drawn, flat.dtype))
             x_t = xp.reshape(flat, x_t.shape)
         yield x_t
-
-
-def _redraw(
-    path: Mixture,
-    model: Model,
-    x_t: Array,
-    t: Array,
-    sites: Array,
-    coin: Array,
-    value: Array,
-    bands: dict[int, tuple[np.ndarray, np.ndarray]],
-) -> Array:
-    """New tokens for the sites, int64[E]: the component in whose band the coin fell draws the value."""
-    xp = namespace(x_t)
-    everywhere = None if hasattr(model, "at") else model(x_t, t)
-
-    def draw(j: int, sites: Array, u: Array) -> Array:
-        component = path.components[j]
-        if isinstance(component, Fixed):
-            return random.choose(component.rows(sites, x_t.shape[1]), u)
-        logits = _posterior(path, model, j, x_t, t, sites, everywhere)
-        if path.mask is not None:
-            if logits.shape[1] not in (path.mask, path.mask + 1):
-                raise ValueError(f"model: expected {path.mask + 1} logits a token, got {logits.shape[1]}")
-            logits = logits[:, : path.mask]  # no data is the mask
-        return random.choose_logits(logits, u)
-
-    if len(bands) == 1:
-        (only,) = bands
-        return draw(only, sites, value)
-    drawn = xp.zeros_like(sites)
-    for j, (low, high) in bands.items():
-        fell = (coin >= _at(low, sites, x_t)[0, :]) & (coin < _at(high, sites, x_t)[0, :])
-        drawn = put(drawn, xp.nonzero(fell)[0], draw(j, sites[fell], value[fell]))
-    return drawn
-
-
-def _posterior(path: Mixture, model: Any, j: int, x_t: Array, t: Array, sites: Array, everywhere: Any) -> Array:
-    """The logits [E, V] of component j at the sites: of a tuple its entry, of a single array those of X1."""
-    logits = model.at(x_t, t, sites) if everywhere is None else everywhere
-    if isinstance(logits, tuple):
-        logits = logits[j] if len(logits) == len(path.components) else None
-    elif not isinstance(path.components[j], X1):
-        logits = None
-    if logits is None:
-        raise ValueError(
-            f"model: expected a tuple of {len(path.components)} logits with one for component {j}, "
-            f"{path.components[j]}, from which this path redraws"
-        )
-    if everywhere is not None:
-        if tuple(logits.shape[:-1]) != tuple(x_t.shape):
-            raise ValueError(f"model: expected logits of shape {(*x_t.shape, 'V')}, got {tuple(logits.shape)}")
-        xp = namespace(logits)
-        logits = xp.take(xp.reshape(logits, (-1, logits.shape[-1])), sites, axis=0)
-    if logits.ndim != 2 or logits.shape[0] != sites.shape[0]:
-        raise ValueError(f"model.at: expected logits of shape ({sites.shape[0]}, V), got {tuple(logits.shape)}")
-    return logits
 
 
 def _at(level: np.ndarray, sites: Array, x_t: Array) -> Array:

@@ -13,7 +13,7 @@ from .protocols import Array
 from .schedules import Monotone
 from .velocities import weighted
 
-__all__ = ["euler", "exponential", "finite", "flow_matching", "trapezoid_rates"]
+__all__ = ["euler", "exponential", "finite", "flow_matching", "step_bound", "trapezoid_rates"]
 
 
 def euler(u: Array, x_t: Array, h: Array) -> Array:
@@ -131,6 +131,20 @@ def trapezoid_rates(u_x: Array, u_y: Array, x: Array, y: Array, *, theta: float)
     a_1 = 1 / (2 * theta * (1 - theta))
     rates = a_1 * _off_diagonal(u_y, y) - (a_1 - 1) * _off_diagonal(u_x, x)
     return namespace(rates).maximum(rates, 0.0 * rates) * (1 - one_hot(y, u_y.shape[-1]))
+
+
+def step_bound(u: Array, x_t: Array) -> Array:
+    """min_i 1 / |u^i(x_t^i, x_t)|, the longest step of each state for which `euler` is a PMF, float64[...].
+
+    At least the minimum over tokens of `events.step_bound`, which knows no model; +inf where nothing moves.
+
+    >>> import numpy as np
+    >>> step_bound(np.array([[-4.0, 4.0], [-1.0, 1.0]]), np.array([0, 0]))
+    array(0.25)
+    """
+    xp = namespace(u)
+    most = xp.max(xp.sum(_off_diagonal(u, x_t), axis=-1), axis=-1)
+    return xp.where(most > 0, 1 / xp.where(most > 0, most, xp.ones_like(most)), xp.inf * xp.ones_like(most))
 
 
 def _off_diagonal(u: Array, x_t: Array) -> Array:

@@ -13,7 +13,17 @@ from .paths import X1, Mixture, per_token
 from .protocols import Array
 from .schedules import Monotone, Schedule
 
-__all__ = ["backward", "conditional", "corrected", "forward", "noise_posterior", "resampling", "strengths", "weighted"]
+__all__ = [
+    "backward",
+    "conditional",
+    "corrected",
+    "forward",
+    "noise_posterior",
+    "resampling",
+    "strengths",
+    "unmix",
+    "weighted",
+]
 
 
 def forward(path: Mixture, posteriors: Array | tuple[Array | None, ...], x_t: Array, t: Array) -> Array:
@@ -135,9 +145,19 @@ def noise_posterior(schedule: Monotone, source_pmf: Array, probs_1: Array, x_t: 
     array([[0.66666667, 0.33333333]])
     """
     same_shape(x_t=x_t, probs_1=probs_1[..., 0])
+    rest, kappa = schedule.kappas(per_token(t, x_t))
+    return unmix(rest, kappa, source_pmf, probs_1, x_t)
+
+
+def unmix(rest: Array, kappa: Array, source_pmf: Array, probs_1: Array, x_t: Array) -> Array:
+    """`noise_posterior` by the weights rest = 1 - kappa and kappa, float[...] or [1]: float[..., V], int[...].
+
+    >>> import numpy as np
+    >>> unmix(np.array([0.5]), np.array([0.5]), np.array([0.5, 0.5]), np.array([[1.0, 0.0]]), np.array([0]))
+    array([[0.66666667, 0.33333333]])
+    """
     xp = namespace(probs_1, x_t)
-    probs_1 = xp.astype(probs_1, xp.float64)
-    rest, kappa = (k[..., None] for k in schedule.kappas(per_token(t, x_t)))
+    probs_1, rest, kappa = xp.astype(probs_1, xp.float64), rest[..., None], kappa[..., None]
     here = one_hot(x_t, probs_1.shape[-1])
     p = xp.broadcast_to(xp.asarray(source_pmf, dtype=xp.float64), probs_1.shape)
     q = pick(probs_1, x_t)[..., None]
