@@ -1,0 +1,175 @@
+"""Gaussian paths: velocities solve the continuity equation, and follow the flow that carries noise to data."""
+
+import math
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from strategies import BACKENDS, backend
+
+from dfm_ref.continuous.gaussian_paths import (
+    OptimalTransport,
+    VariancePreserving,
+    conditional_log_density,
+    conditional_velocity,
+    marginal_log_density,
+    marginal_velocity,
+)
+
+PATHS = (OptimalTransport(), OptimalTransport(0.1), VariancePreserving(), VariancePreserving(1.0, 1.0))
+problems = {
+    "path": st.sampled_from(PATHS),
+    "seed": st.integers(0, 2**31),
+    "size": st.sampled_from([1, 2, 3]),
+    "t": st.floats(0.05, 0.9),
+}
+
+
+def derivative(f, x, h=5e-4):
+    """f'(x) to O(h^6)."""
+    weights = (3 / 4, -3 / 20, 1 / 60)
+    return sum(w * (f(x + k * h) - f(x - k * h)) for k, w in enumerate(weights, 1)) / h
+
+
+def divergence(f, x):
+    axes = np.eye(len(x))
+    return sum(derivative(lambda h, e=e: f(x + h * e), 0.0) @ e for e in axes)
+
+
+def finite_data(seed, size):
+    rng = np.random.default_rng(seed)
+    count = int(rng.integers(1, 5))
+    return rng.normal(size=(count, size)), rng.dirichlet(np.ones(count)), rng.normal(size=size)
+
+
+@settings(max_examples=150)
+@given(**problems)
+def test_the_marginal_velocity_solves_the_continuity_equation(path, seed, size, t):
+    data, q, x = finite_data(seed, size)
+
+    def density(x, t):
+        return math.exp(marginal_log_density(path, data, q, x, t))
+
+    gain = derivative(lambda s: density(x, s), t)
+    flux = divergence(lambda y: density(y, t) * marginal_velocity(path, data, q, y, t), x)
+    scale = density(x, t) * (1 + np.max(np.abs(marginal_velocity(path, data, q, x, t)))) / path.sigma(t) ** 2
+    assert abs(gain + flux) <= 1e-8 * max(scale, 1e-3)
+
+
+@settings(max_examples=100)
+@given(**problems)
+def test_the_conditional_velocity_is_that_of_the_flow_from_noise(path, seed, size, t):
+    """d/dt psi_t(x_0) = u_t(psi_t(x_0)|x_1), psi_t(x_0) = sigma_t x_0 + mu_t x_1."""
+    x_0, x_1 = np.random.default_rng(seed).normal(size=(2, size))
+    speed = derivative(lambda s: path.sigma(s) * x_0 + path.mu(s) * x_1, t)
+    u = conditional_velocity(path, x_1, path.sigma(t) * x_0 + path.mu(t) * x_1, t)
+    np.testing.assert_allclose(u, speed, rtol=1e-8, atol=1e-8)
+
+
+@settings(max_examples=60)
+@given(**problems)
+def test_one_data_point_is_conditional_and_impossible_ones_count_nothing(path, seed, size, t):
+    data, _, x = finite_data(seed, size)
+    q = np.zeros(len(data))
+    q[0] = 1.0
+    np.testing.assert_allclose(
+        marginal_velocity(path, data, q, x, t), conditional_velocity(path, data[0], x, t), rtol=1e-12, atol=1e-12
+    )
+    assert marginal_log_density(path, data, q, x, t) == pytest.approx(
+        float(conditional_log_density(path, data[0], x, t)), rel=1e-12
+    )
+
+
+@settings(max_examples=60)
+@given(**problems)
+def test_the_marginal_velocity_is_the_mean_of_the_conditional_ones(path, seed, size, t):
+    data, q, x = finite_data(seed, size)
+    joint = [q[k] * math.exp(conditional_log_density(path, data[k], x, t)) for k in range(len(q))]
+    mean = sum(joint[k] * conditional_velocity(path, data[k], x, t) for k in range(len(q))) / sum(joint)
+    np.testing.assert_allclose(marginal_velocity(path, data, q, x, t), mean, rtol=1e-10, atol=1e-10)
+
+
+def test_optimal_transport_by_its_own_formula():
+    """u = (x_1 - (1 - s) x) / (1 - (1 - s) t)."""
+    x_1, x, t, s = np.array([2.0, -1.0]), np.array([0.5, 0.25]), 0.7, 0.1
+    u = conditional_velocity(OptimalTransport(s), x_1, x, t)
+    np.testing.assert_allclose(u, (x_1 - (1 - s) * x) / (1 - (1 - s) * t), rtol=1e-14)
+
+
+@pytest.mark.parametrize("t", [0.0, 0.35, 0.99, 1 - 1e-6])
+def test_variance_preserving_by_its_own_formula(t):
+    """u = -(T'/2) (e^-T x - e^(-T/2) x_1) / (1 - e^-T), T = T(1 - t), in 50 digits."""
+    mp = pytest.importorskip("mpmath")
+    x_1, x = -1.2, 0.9
+    with mp.workdps(50):
+        s = 1 - mp.mpf(t)
+        T, T_dot = mp.mpf(0.1) * s + mp.mpf(19.9) * s**2 / 2, mp.mpf(0.1) + mp.mpf(19.9) * s
+        exact = -(T_dot / 2) * (mp.exp(-T) * x - mp.exp(-T / 2) * x_1) / (1 - mp.exp(-T))
+        density = mp.npdf(mp.mpf(x), mp.exp(-T / 2) * mp.mpf(x_1), mp.sqrt(1 - mp.exp(-T)))
+        log_density = mp.log(density)
+    path = VariancePreserving(0.1, 20.0)
+    u = conditional_velocity(path, np.array([x_1]), np.array([x]), t)
+    np.testing.assert_allclose(u, [float(exact)], rtol=1e-12)
+    got = conditional_log_density(path, np.array([x_1]), np.array([x]), t)
+    np.testing.assert_allclose(got, float(log_density), rtol=1e-10)
+
+
+def test_far_from_all_data_the_velocity_stays_finite():
+    """Every density underflows; the posterior does not."""
+    data, q = np.array([[0.0], [1.0]]), np.array([0.5, 0.5])
+    u = marginal_velocity(OptimalTransport(0.01), data, q, np.array([1e4]), 0.99)
+    np.testing.assert_allclose(u, conditional_velocity(OptimalTransport(0.01), data[1], np.array([1e4]), 0.99))
+
+
+def test_times_may_differ_by_point():
+    data, q, _ = finite_data(3, 2)
+    x, t = np.random.default_rng(1).normal(size=(4, 2)), np.array([0.0, 0.25, 0.5, 0.75])
+    u = marginal_velocity(PATHS[1], data, q, x, t)
+    p = marginal_log_density(PATHS[1], data, q, x, t)
+    for row in range(4):
+        np.testing.assert_allclose(u[row], marginal_velocity(PATHS[1], data, q, x[row], t[row]), rtol=1e-13)
+        np.testing.assert_allclose(p[row], marginal_log_density(PATHS[1], data, q, x[row], t[row]), rtol=1e-13)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_every_library_and_precision(name, path):
+    b = backend(name)
+    data, q, _ = finite_data(5, 3)
+    x, t = np.random.default_rng(1).normal(size=(2, 4, 3)), np.full((2, 4), 0.25)
+    for dtype, rtol in ((np.float64, 1e-12), (np.float32, 1e-4)):
+        arrays = [b.asarray(a.astype(dtype)) for a in (data, q, x)]
+        u = b.to_numpy(marginal_velocity(path, *arrays, b.asarray(t)))
+        assert u.dtype == dtype
+        np.testing.assert_allclose(u, marginal_velocity(path, data, q, x, t), rtol=rtol, atol=rtol)
+
+
+X = np.array([0.5])
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda: conditional_velocity(OptimalTransport(), X, X, 1.5), r"t: .*\[0, 1\]"),
+        (lambda: conditional_velocity(OptimalTransport(), X, X, math.nan), r"t: .*\[0, 1\]"),
+        (lambda: conditional_velocity(OptimalTransport(), X, X, 1.0), r"sigma > 0.*OptimalTransport"),
+        (lambda: conditional_velocity(VariancePreserving(), X, X, 1.0), r"sigma > 0.*VariancePreserving"),
+        (lambda: marginal_log_density(VariancePreserving(), X[None], np.ones(1), X, 1.0), r"sigma > 0"),
+        (lambda: conditional_velocity(OptimalTransport(), X, np.zeros(2), 0.5), r"same last axis"),
+        (lambda: conditional_velocity(OptimalTransport(), X, np.zeros((3, 1)), np.zeros(2)), r"t: .*shape \(3,\)"),
+        (lambda: marginal_velocity(OptimalTransport(), X, np.ones(1), X, 0.5), r"data, q"),
+        (lambda: marginal_velocity(OptimalTransport(), X[None], np.full(1, 0.5), X, 0.5), r"q: .*sum to 1"),
+        (lambda: OptimalTransport(-0.1), r"sigma_min"),
+        (lambda: OptimalTransport(math.nan), r"sigma_min"),
+        (lambda: VariancePreserving(2.0, 1.0), r"beta_min"),
+        (lambda: VariancePreserving(0.0, 0.0), r"beta_min"),
+    ],
+)
+def test_times_outside_and_singular_ends_raise(call, what):
+    with pytest.raises(ValueError, match=what):
+        call()
+
+
+def test_with_a_floor_under_sigma_the_end_is_regular():
+    assert np.isfinite(conditional_velocity(OptimalTransport(0.1), X, X, 1.0))
