@@ -10,7 +10,7 @@ from .checks import same_shape
 from .events import intensity, redraw_weights
 from .paths import Mixture, per_token
 from .protocols import Array
-from .schedules import Monotone
+from .schedules import Schedule
 from .velocities import weighted
 
 __all__ = ["euler", "exponential", "finite", "flow_matching", "step_bound", "trapezoid_rates"]
@@ -62,7 +62,7 @@ def finite(path: Mixture, posteriors: Array | tuple[Array | None, ...], x_t: Arr
 
 
 def flow_matching(
-    schedule: Monotone,
+    schedule: Schedule,
     probs_1: Array,
     x_t: Array,
     t: Array,
@@ -96,7 +96,7 @@ def flow_matching(
     if div_free > 0:
         if not bool(xp.all(kappa > 0)):
             raise ValueError(f"t: expected a time > 0 with div_free, got {t}")
-        noise = div_free * (schedule.kappa_dot(time) / kappa)[..., None]
+        noise = div_free * (schedule.kappa_dots(time)[1] / kappa)[..., None]
         p = xp.broadcast_to(xp.asarray(source_pmf, dtype=xp.float64), p.shape)
     here = one_hot(x_t, probs_1.shape[-1])
     jump = c + noise * (kappa / rest)[..., None]  # the rate to x_1, beside that of the noise
