@@ -170,12 +170,12 @@ def corrector_step(
     Each token is redrawn from the posteriors at rates a^j, and from those of the backward velocity at its own. The
     posterior of X0 is the mask on a mask path, so that revealed tokens are hidden again; that of an independent source
     with `source_pmf`, float[V] or float[N, V], else the model's. The error is O(h^2), as the tokens move at once. Where
-    h exceeds 1 / (sum of the rates) the event is sure. Domain 0 < t < 1.
+    h exceeds 1 / (the rates of the token) its event is sure. Domain 0 < t < 1.
     Source: Gat et al. 2024, corrector steps; Campbell et al. 2022.
 
     >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
     >>> corrector_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 0, 1]]), 0.5, 0.4)
-    array([[2, 1, 2, 1]])
+    array([[0, 1, 2, 2]])
     """
     return _correct(path, model, key, x_t, t, h, 1.0, 1.0, source_pmf, keep, first)
 
@@ -200,7 +200,7 @@ def corrected_step(
 
     >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
     >>> corrected_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 0, 1]]), 0.5, 0.7, beta=Strength(4.0))
-    array([[2, 1, 2, 1]])
+    array([[0, 1, 2, 1]])
     """
     t, s = _interval(x_t, t, s)
     strength = np.asarray(beta(t), dtype=np.float64)
@@ -252,7 +252,7 @@ def predictor_corrector_step(
 
     >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
     >>> predictor_corrector_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 2]]), 0.0, 0.5, size=0.1)
-    array([[2, 0, 2]])
+    array([[2, 0, 1]])
     """
     if steps < 0 or not size > 0:
         raise ValueError(f"steps, size: expected a number >= 0 of steps of a length > 0, got {steps} and {size}")
@@ -447,21 +447,23 @@ def _correct(
     if not all(np.all(np.isfinite(a)) for a in back):
         raise ValueError(f"t: expected a time > 0, at which the backward rate is finite, got {t.ravel()}")
     weights = [h * (alpha * a + beta * b) for a, b in zip(_rates(path, t), back, strict=True)]
+    everywhere = Mixture(path.schedule, path.components)  # on a mask path too: revealed tokens may be hidden again
+    sites, flat = movable(everywhere, x_t, keep=keep), xp.reshape(x_t, (-1,))
+    keys = Key(*(np.asarray([word]) for word in key))
+    if path.mask is not None:  # hidden tokens are revealed at their rate, and revealed ones hidden at theirs
+        (here,) = _coins(keys, x_t, sites, (np.maximum(*weights)[None],), first)
+        hidden = xp.take(flat, here.sites) == path.mask
+        shows = hidden & (here.coin < _beside(weights[1], here.sites, x_t))
+        hides = here.sites[~hidden & (here.coin < _beside(weights[0], here.sites, x_t))]
+        flat = put(flat, hides, xp.full(hides.shape, path.mask, dtype=flat.dtype))
+        if bool(xp.any(shows)):
+            shown = ask(path, model, x_t, _clock(x_t, t))(1, here.sites[shows])
+            drawn = random.choose_logits(shown, here.value[shows])
+            flat = put(flat, here.sites[shows], xp.astype(drawn, flat.dtype))
+        return xp.reshape(flat, x_t.shape)
     most = np.maximum(1.0, reduce(np.add, weights))
     weights = [(w / most)[None] for w in weights]
-    everywhere = Mixture(path.schedule, path.components)  # on a mask path too: revealed tokens may be hidden again
-    sites = movable(everywhere, x_t, keep=keep)
-    (here,) = _coins(Key(*(np.asarray([word]) for word in key)), x_t, sites, weights, first)
-    flat = xp.reshape(x_t, (-1,))
-    if path.mask is not None:
-        hides = here.coin < _beside(weights[0][0], here.sites, x_t)
-        hidden = xp.take(flat, here.sites) == path.mask
-        shown = Events(*(part[hidden & ~hides] for part in here))
-        if shown.sites.shape[0]:
-            drawn = random.choose_logits(ask(path, model, x_t, _clock(x_t, t))(1, shown.sites), shown.value)
-            flat = put(flat, shown.sites, xp.astype(drawn, flat.dtype))
-        again = here.sites[hides]
-        return xp.reshape(put(flat, again, xp.full(again.shape, path.mask, dtype=flat.dtype)), x_t.shape)
+    (here,) = _coins(keys, x_t, sites, weights, first)
     if here.sites.shape[0]:
         asked = ask(path, model, x_t, _clock(x_t, t))
         if source_pmf is not None:

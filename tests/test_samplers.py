@@ -6,12 +6,26 @@ from typing import NamedTuple
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from strategies import SWITCHING, backend, cases, follows, index, intervals, logits
 
-from dfm_ref import couplings, events, random
+from dfm_ref import couplings, events, random, transitions, velocities
 from dfm_ref.paths import X0, X1, Fixed, Mixture, Table
-from dfm_ref.samplers import euler_step, finite_step, sample, simulate
+from dfm_ref.samplers import (
+    Strength,
+    bounded_times,
+    corrected_step,
+    corrector_step,
+    euler_step,
+    exponential_step,
+    finite_step,
+    flow_matching_step,
+    predictor_corrector_step,
+    sample,
+    simulate,
+    trapezoidal_step,
+)
 from dfm_ref.schedules import Bernstein, Convex, Cosine, Linear, PerToken, Polynomial
 from dfm_ref.sources import Uniform
 from dfm_ref.verify import oracle
@@ -291,6 +305,170 @@ def test_one_step_from_every_state_follows_the_oracle_s_kernel(case, ts, step, r
     states = len(case.states())
     for z in np.flatnonzero(oracle.posteriors(case.problem, kappa).reachable):
         assert follows(x_s[z * rows : (z + 1) * rows], law[:, z], alpha=1e-6 / states)
+
+
+def product(law):
+    """Token PMFs [..., N, V] of a law as PMFs of states, [..., S]."""
+    return oracle.product(law)
+
+
+def laws_of(name, case, t, s):
+    """The exact one-step law of a step, [S, S], the state moved from last, from tables that the oracle multiplies."""
+    x, h, w = case.states(), s - t, case.posteriors(t)
+    u = velocities.forward(case.path, w, x, t)
+    if name == "exponential":
+        return product(transitions.exponential(u, x, h)).T
+    if name == "trapezoidal":
+        theta, middle = 0.3, t + 0.3 * h
+        u_y = velocities.forward(case.path, case.posteriors(middle), x, middle)
+        law = np.zeros((len(x), len(x)))
+        for z, start in enumerate(product(transitions.exponential(u, x, theta * h))):
+            before = np.broadcast_to(u[z], u.shape), np.broadcast_to(x[z], x.shape)
+            rates = transitions.trapezoid_rates(before[0], u_y, before[1], x, theta=theta)
+            law[:, z] = start @ product(transitions.exponential(rates, x, (1 - theta) * h))
+        return law
+    alpha, beta = (1.0, 1.0) if name == "corrector" else (3.0, 2.0)
+    u = velocities.corrected(case.path, w, x, t, alpha=alpha, beta=beta)
+    return product(transitions.euler(u, x, h)).T
+
+
+STEPS = {
+    "exponential": exponential_step,
+    "trapezoidal": partial(trapezoidal_step, theta=0.3),
+    "corrector": lambda path, model, key, x_t, t, s: corrector_step(path, model, key, x_t, t, s - t),
+    "corrected": partial(corrected_step, beta=lambda t: 2.0),
+}
+
+
+@pytest.mark.parametrize("name", STEPS)
+@settings(max_examples=10)
+@given(case=cases(), t=st.sampled_from([0.125, 0.3, 0.5, 0.75, 0.9]), share=st.sampled_from([0.2, 0.6, 0.95]))
+def test_one_step_of_every_rule_from_every_state_follows_its_tables(name, case, t, share):
+    """Steps are a share of Euler's bound, beyond which it has no law; posteriors are the oracle's at the time asked."""
+    with_backward = name.startswith("correct")
+    pace = case.path.schedule
+    rate = np.max(events.intensity(pace, np.array([t])))
+    if with_backward:
+        rate = np.max(3 * rate + 2 * events.backward_intensity(pace, np.array([t])))
+        assume(np.isfinite(rate))
+    s = min(t + share / max(1e-9, float(rate)), 0.99)
+    rows = 4000
+    x_t = np.repeat(case.states(), rows, 0)
+
+    def model(x, times):
+        (time,) = set(times.tolist())
+        return tuple(logits(w)[index(x, case.vocab_size)] for w in case.posteriors(time))
+
+    law = laws_of(name, case, t, s)
+    x_s = index(STEPS[name](case.path, model, KEY, x_t, t, s), case.vocab_size)
+    for z in np.flatnonzero(oracle.posteriors(case.problem, case.kappa(t)).reachable):
+        assert follows(x_s[z * rows : (z + 1) * rows], law[:, z], alpha=1e-6 / len(law))
+
+
+@pytest.mark.parametrize("name", STEPS)
+def test_on_a_mask_path_the_steps_follow_the_same_tables(name):
+    """From the mask, a revealed token and both; the corrector hides revealed tokens again."""
+    length, rows, t, s = 2, 20_000, 0.4, 0.5
+    problem, path, kappa = mask_problem()
+    x = oracle.states(3, length)
+
+    def posteriors(time):
+        return tuple(np.swapaxes(oracle.posteriors(problem, kappa(time)).w_hat, 1, 2))
+
+    case = NamedCase(path, posteriors, x)
+    law = laws_of(name, case, t, s)
+    model = exact_model(problem, path, kappa)
+    for z in (8, 2, 7, 1):  # (M, M), (0, M), (M, 1), (0, 1)
+        x_s = STEPS[name](path, model, KEY, np.tile(x[z], (rows, 1)), t, s)
+        assert follows(index(x_s, 3), law[:, z])
+    lazy = NamedModel(model)
+    x_t = x[[8, 2, 7, 1]]
+    assert np.array_equal(*(STEPS[name](path, m, KEY, x_t, t, s) for m in (model, lazy)))
+
+
+class NamedCase(NamedTuple):
+    path: Mixture
+    posteriors: object
+    x: np.ndarray
+
+    def states(self):
+        return self.x
+
+
+class NamedModel(NamedTuple):
+    """The same model, lazy."""
+
+    dense: object
+
+    def at(self, x_t, t, sites):
+        return self.dense(x_t, t).reshape(-1, 3)[sites]
+
+
+def mask_problem():
+    """Two correlated tokens of data, a masked source, kappa = t^2."""
+    q = np.zeros(9)
+    q[[0, 1, 3, 4]] = 0.5, 0.1, 0.1, 0.3
+    pi = oracle.prompted(q, np.eye(3)[[2, 2]], np.zeros(2, bool))
+    problem = oracle.enumerate_pairs(pi, np.stack([oracle.at_x_0(3), oracle.at_x_1(3)]))
+    return problem, Mixture(Polynomial(2.0), mask=2), lambda t: np.array([[1 - t**2, t**2]] * 2)
+
+
+def test_the_noise_of_an_independent_source_needs_no_model():
+    """With source_pmf the corrector asks for X1 alone, and moves as with the oracle's posterior of X0."""
+    source, rows = np.array([[0.2, 0.8], [0.5, 0.5]]), 20_000
+    q = np.array([0.4, 0.1, 0.1, 0.4])
+    pi = oracle.prompted(q, source, np.zeros(2, bool))
+    problem = oracle.enumerate_pairs(pi, np.stack([oracle.at_x_0(2), oracle.at_x_1(2)]))
+    path, t = Mixture(PerToken((Linear(), Cosine()))), 0.4
+    kappa = np.stack(np.broadcast_arrays(*path.schedule.kappas(np.array([t]))), -1)
+    w_hat = oracle.posteriors(problem, kappa).w_hat
+    x_t = np.repeat(oracle.states(2, 2), rows, 0)
+    both, one = (logits(np.swapaxes(w, 0, 1))[index(x_t, 2)] for w in (w_hat[0], w_hat[1]))
+    step = partial(corrector_step, path, key=KEY, x_t=x_t, t=t, h=0.1)
+    expected = step(model=lambda x, time: (both, one))
+    assert np.array_equal(step(model=lambda x, time: one, source_pmf=source), expected)
+    assert np.mean(expected != x_t) > 0.02
+    with pytest.raises(ValueError, match="component 0"):
+        step(model=lambda x, time: one)
+
+
+def test_flow_matching_s_rule_follows_its_table_and_ends_in_x_1():
+    problem, path, kappa = mask_problem()
+    model, x = exact_model(problem, path, kappa), oracle.states(3, 2)
+    w = tuple(np.swapaxes(oracle.posteriors(problem, kappa(0.4)).w_hat, 1, 2))
+    law = product(transitions.flow_matching(path.schedule, w[1], x, 0.4, 0.3))
+    for z in (8, 2):
+        x_s = flow_matching_step(path, model, KEY, np.tile(x[z], (20_000, 1)), 0.4, 0.7)
+        assert follows(index(x_s, 3), law[z])
+    x_s = flow_matching_step(path, model, KEY, np.full((20_000, 2), 2), 0.0, 1.0)
+    w = tuple(np.swapaxes(oracle.posteriors(problem, kappa(0.0)).w_hat, 1, 2))
+    assert follows(index(x_s, 3), product(w[1][8]))
+
+
+def test_predictor_and_correctors_are_a_finite_step_and_corrector_steps():
+    problem, path, kappa = mask_problem()
+    model, x_t = exact_model(problem, path, kappa), np.tile(oracle.states(3, 2), (50, 1))
+    x_s = predictor_corrector_step(path, model, KEY, x_t, 0.3, 0.6, steps=2, size=0.1)
+    keys = random.split(KEY, 3)
+    y = finite_step(path, model, keys[0], x_t, 0.3, 0.6)
+    for key in keys[1:]:
+        y = corrector_step(path, model, key, y, 0.6, 0.1)
+    assert np.array_equal(x_s, y)
+    last = predictor_corrector_step(path, model, KEY, x_t, 0.6, 1.0, steps=2, size=0.1)
+    assert np.array_equal(last, finite_step(path, model, keys[0], x_t, 0.6, 1.0)) and np.all(last < 2)
+
+
+@pytest.mark.parametrize("schedule", [Linear(), Polynomial(2.0), PerToken((Linear(), Cosine())), SWITCHING], ids=repr)
+def test_bounded_times_keep_euler_s_rule_a_pmf_and_events_rarer_than_the_share(schedule):
+    for t_0, T, share in ((0.0, 1.0, 0.5), (0.2, 0.9, 0.1)):
+        times = bounded_times(schedule, t_0=t_0, T=T, share=share)
+        assert times[0] == t_0 and times[-1] == T and times == sorted(set(times))
+        for t, s in pairwise(times[:-1]):
+            least = np.min(events.survival(schedule, np.array([t]), np.array([s])))
+            assert least >= 1 - share - 1e-9
+            assert (s - t) * np.max(events.intensity(schedule, np.array([t]))) <= share + 1e-9
+        if T < 1:
+            assert len(times) > 10
 
 
 def chain(problem, kappas, p):
@@ -576,3 +754,26 @@ def test_a_prompt_of_another_type_or_shape_raises_and_is_never_misread(keep):
             sample(path, plain, KEY, X, [0.0, 1.0], keep=keep)
         with pytest.raises((ValueError, TypeError), match="keep"):
             finite_step(path, plain, KEY, X, 0.0, 1.0, keep=keep)
+
+
+@pytest.mark.parametrize(
+    ("call", "message"),
+    [
+        (lambda: trapezoidal_step(Mixture(), plain, KEY, X, 0.2, 0.4, theta=0.0), "theta: expected"),
+        (lambda: trapezoidal_step(Mixture(Polynomial(0.5)), plain, KEY, X, 0.0, 0.4), "t: expected"),
+        (lambda: exponential_step(Mixture(Polynomial(0.5)), plain, KEY, X, 0.0, 0.4), "t: expected"),
+        (lambda: exponential_step(Mixture(), plain, KEY, X, 0.4, 0.4), "t, s: expected"),
+        (lambda: flow_matching_step(PATHS["fixed"], plain, KEY, X, 0.2, 0.4), "path: expected"),
+        (lambda: corrector_step(Mixture(), plain, KEY, X, 0.0, 0.1, source_pmf=np.ones(V) / V), "t: expected"),
+        (lambda: corrector_step(Mixture(), plain, KEY, X, 1.0, 0.1, source_pmf=np.ones(V) / V), "t, h: expected"),
+        (lambda: corrector_step(Mixture(), plain, KEY, X, 0.5, 0.0, source_pmf=np.ones(V) / V), "t, h: expected"),
+        (lambda: corrected_step(Mixture(), plain, KEY, X, 0.2, 0.4, beta=lambda t: -0.1 + 0 * t), "beta: expected"),
+        (lambda: predictor_corrector_step(Mixture(), plain, KEY, X, 0.2, 0.4, size=0.0), "steps, size: expected"),
+        (lambda: Strength(-1.0), "scale: expected"),
+        (lambda: bounded_times(Linear(), T=1.5), "t_0, T, share: expected"),
+        (lambda: bounded_times(Linear(), share=1.0), "t_0, T, share: expected"),
+    ],
+)
+def test_the_other_rules_refuse_what_is_outside_their_domain(call, message):
+    with pytest.raises(ValueError, match=message):
+        call()
