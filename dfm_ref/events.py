@@ -74,7 +74,8 @@ def step_bound(schedule: Schedule, t: Array) -> Array:
     """
     rate = intensity(schedule, t)
     xp = namespace(rate)
-    return xp.where(rate > 0, 1 / xp.where(rate > 0, rate, 1.0 + 0.0 * rate), xp.inf + 0.0 * t)
+    some = xp.where(rate > 0, rate, xp.ones_like(rate))
+    return xp.where(rate > 0, 1 / some, xp.full_like(rate, xp.inf))
 
 
 def backward_intensity(schedule: Schedule, t: Array) -> Array:

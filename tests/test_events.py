@@ -3,6 +3,8 @@
 import numpy as np
 import pytest
 from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy.integrate import simpson
 from strategies import BACKENDS, MONOTONE, SWITCHING, backend, cases, inner_times, intervals
 
 from dfm_ref import events
@@ -174,3 +176,70 @@ def test_every_library_has_the_same_numbers(name, schedule):
         for value, expected in zip(function(*map(b.asarray, times)), function(*times), strict=True):
             np.testing.assert_allclose(b.to_numpy(value), expected, rtol=1e-13, atol=1e-15)
             assert b.to_numpy(value).dtype == np.float64
+
+
+@settings(max_examples=120)
+@given(case=cases(), t=inner_times)
+def test_backward_rates_are_the_oracle_s_with_the_derivative_reversed(case, t):
+    schedule = case.path.schedule
+    try:
+        a, b, _ = oracle.coefficients(case.kappa(t), -case.kappa_dot(t))
+    except ValueError:  # a component that starts from 0 at t
+        assert np.any(np.isinf(events.backward_intensity(schedule, column(t))))
+        return
+    scale = 1 - float(b.min())
+    rates = table(events.backward_rates(schedule, column(t)), case.length)
+    intensity = np.broadcast_to(events.backward_intensity(schedule, column(t)), (1, case.length))[0]
+    np.testing.assert_allclose(rates, a, rtol=0, atol=1e-12 * scale)
+    np.testing.assert_allclose(intensity, -b, rtol=1e-12, atol=1e-13)
+    assert np.all(rates >= 0) and np.all(rates.min(-1) == 0)
+
+
+def test_backward_rates_start_at_infinity():
+    assert float(events.backward_intensity(Linear(), 0.0)) == np.inf
+    assert float(events.backward_intensity(Linear(), 1.0)) == 1.0
+
+
+@settings(max_examples=60)
+@given(case=cases(), t=inner_times)
+def test_the_fastest_component_is_the_oracle_s(case, t):
+    """Where it is clear: two ratios that differ by rounding alone may go either way."""
+    kappa, rise = case.kappa(t), case.kappa_dot(t)
+    ratio = np.sort(np.where(kappa > 0, rise / np.where(kappa > 0, kappa, 1), np.inf), axis=-1)
+    clear = ratio[:, 1] - ratio[:, 0] > 1e-9 * (1 + np.abs(ratio[:, 0]))
+    ell = np.broadcast_to(events.fastest(case.path.schedule, column(t)), (1, case.length))[0]
+    assert np.array_equal(ell[clear], oracle.coefficients(kappa, rise).ell[clear])
+
+
+def test_survival_is_the_integral_of_the_intensity_across_a_switch():
+    """kappa = ((1-t)^2, t^2 (1-t)^3, rest): l changes at 2/3; stay is another number there."""
+    (switch,) = events.switches(SWITCHING)
+    assert abs(switch - 2 / 3) < 1e-14
+    for t, s in ((0.4, 0.95), (0.0, 0.5), (0.7, 0.99), (0.1, 2 / 3), (0.5, 0.5)):
+        before, after = np.linspace(t, min(s, max(t, switch)), 20_001), np.linspace(max(t, min(s, switch)), s, 20_001)
+        exact = np.exp(-sum(simpson(events.intensity(SWITCHING, x), x=x) for x in (before, after) if x[0] < x[-1]))
+        np.testing.assert_allclose(events.survival(SWITCHING, t, s), exact, rtol=1e-9)
+    assert abs(float(events.survival(SWITCHING, 0.4, 0.95)) - 0.00212) < 5e-6
+    assert abs(float(events.stay(SWITCHING, 0.4, 0.95)) - 0.00326) < 5e-6
+    both = PerToken((SWITCHING, SWITCHING))
+    t, s = np.array([[0.4], [0.0]]), np.array([[0.95], [0.5]])
+    np.testing.assert_allclose(events.survival(both, t, s), np.tile(events.survival(SWITCHING, t, s), 2), rtol=1e-14)
+
+
+@settings(max_examples=60)
+@given(case=cases(), ts=intervals, share=st.floats(0, 1))
+def test_survival_is_multiplicative_and_stay_where_nothing_switches(case, ts, share):
+    t, s = ts
+    schedule, middle = case.path.schedule, t + share * (s - t)
+    whole = events.survival(schedule, column(t), column(s))
+    parts = events.survival(schedule, column(t), column(middle)) * events.survival(schedule, column(middle), column(s))
+    np.testing.assert_allclose(whole, parts, rtol=1e-6, atol=1e-9)
+    if not any(t < switch < s for switch in events.switches(schedule)):
+        np.testing.assert_allclose(whole, events.stay(schedule, column(t), column(s)), rtol=1e-12)
+
+
+@pytest.mark.parametrize("schedule", MONOTONE, ids=repr)
+def test_the_step_bound_is_one_over_the_intensity(schedule):
+    t = np.array([0.1, 0.4, 0.9])
+    np.testing.assert_allclose(events.step_bound(schedule, t) * events.intensity(schedule, t), 1.0, rtol=1e-15)
+    assert float(events.step_bound(Polynomial(2.0), 0.0)) == np.inf and float(events.step_bound(Linear(), 1.0)) == 0.0
