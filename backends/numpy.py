@@ -21,7 +21,7 @@ _SHARD = 8  # sequences, at least: smaller products are not worth a thread
 
 
 def gradients_in_threads(
-    config: train.Config, params: Params, x_1: Array, x_t: Array, t: Array
+    config: train.Config, params: Params, x_1: Array, x_t: Array, t: Array, *, labels: Array | None = None
 ) -> tuple[Array, Params]:
     """`train.gradients`, a shard of the batch on every core: NumPy's elementwise work uses one core a thread.
 
@@ -29,12 +29,15 @@ def gradients_in_threads(
     """
     shards = min(_cores(), len(x_1) // _SHARD)
     if shards < 2 or not _blas():
-        return train.gradients(config, params, x_1, x_t, t)
+        return train.gradients(config, params, x_1, x_t, t, labels=labels)
     parts = zip(*(np.array_split(a, shards) for a in (x_1, x_t, t)), strict=True)
+    of_parts = [None] * shards if labels is None else np.array_split(labels, shards)
+
+    def one(part: tuple[Array, ...], labels: Array | None) -> tuple[Array, Params]:
+        return train.gradients(config, params, *part, labels=labels)
+
     with _one_blas_thread():
-        losses, grads = zip(
-            *_threads(shards).map(lambda part: train.gradients(config, params, *part), parts), strict=True
-        )
+        losses, grads = zip(*_threads(shards).map(one, parts, of_parts), strict=True)
     return sum(losses), {name: sum(g[name] for g in grads[1:]) + grads[0][name] for name in params}
 
 

@@ -14,11 +14,15 @@ class DataError(ValueError):
 
 
 class Dataset(NamedTuple):
-    """Sequences int64[M, N] of tokens below vocab_size (the mask not counted); of text, token v is characters[v]."""
+    """Sequences int64[M, N] of tokens below vocab_size (the mask not counted); of text, token v is characters[v].
+
+    Of digits, the class of each is its label, int64[M] in [0, 10).
+    """
 
     x_1: np.ndarray
     vocab_size: int
     characters: str | None = None
+    labels: np.ndarray | None = None
 
 
 def load(source: str, *, length: int | None = None, split: str = "train", characters: str | None = None) -> Dataset:
@@ -99,9 +103,11 @@ def _digits(split: str) -> Dataset:
         from sklearn.datasets import load_digits
     except ImportError:
         raise DataError("digits: expected scikit-learn. Install it with: pip install 'dfm_ref[demo]'") from None
-    images = load_digits().images.astype(np.int64).reshape(-1, 64)
+    digits = load_digits()
+    images, labels = digits.images.astype(np.int64).reshape(-1, 64), digits.target.astype(np.int64)
     cut = len(images) - len(images) // 10
-    return Dataset(images[:cut] if split == "train" else images[cut:], vocab_size=17)
+    part = slice(None, cut) if split == "train" else slice(cut, None)
+    return Dataset(images[part], vocab_size=17, labels=labels[part])
 
 
 def _array(file: Path) -> Dataset:

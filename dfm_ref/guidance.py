@@ -58,9 +58,7 @@ def of_rates(u_c: Array, u_u: Array, x_t: Array, *, strength: float) -> Array:
     """
     same_shape(u_c=u_c, u_u=u_u)
     xp = namespace(u_c, u_u)
-    others = 1 - one_hot(x_t, u_c.shape[-1])
-    log_c, log_u = (_log(u * others) for u in (u_c, u_u))
-    return _with_diagonal(xp.exp(_geometric(log_c, log_u, strength, "rate")), x_t)
+    return _with_diagonal(xp.exp(_geometric(_log(u_c), _log(u_u), strength, "rate")), x_t)
 
 
 def of_posteriors(logits_c: Array, logits_u: Array, *, strength: float) -> Array:
@@ -397,7 +395,7 @@ def _geometric(log_c: Array, log_u: Array, strength: float, what: str) -> Array:
 
 
 def _log(x: Array) -> Array:
-    """log x, -inf at 0."""
+    """log x, -inf at 0 and below: of a velocity, its rates' alone."""
     xp = namespace(x)
     return xp.where(x > 0, xp.log(xp.where(x > 0, x, 1.0)), -inf)
 

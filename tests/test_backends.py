@@ -303,10 +303,27 @@ def test_numpy_trains_in_threads():
     called = []
     twin = partial(kernels.gradients_in_threads, *training_batch(np.asarray))
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(train, "gradients", lambda *a, slow=train.gradients: called.append(len(a[2])) or slow(*a))
+        patch.setattr(
+            train, "gradients", lambda *a, slow=train.gradients, **k: called.append(len(a[2])) or slow(*a, **k)
+        )
         patch.setattr(kernels, "_cores", lambda: 4)
         twin()
     assert called in ([9, 8, 8, 8], [33]), "four shards, or NumPy is not on OpenBLAS"
+
+
+def test_numpy_shares_labels_out_with_their_sequences():
+    config, _, *batch = training_batch(np.asarray)
+    config, rng = dataclasses.replace(config, classes=3), np.random.default_rng(1)
+    params = {n: 0.3 * rng.standard_normal(s) for n, s in train.network(config).shapes().items()}
+    labels = rng.integers(0, 4, 33)
+    slow, fused = (
+        f(config, params, *batch, labels=labels)
+        for f in (train.gradients, backends.load("numpy").fused(train.gradients))
+    )
+    for theirs, ours in zip(leaves(slow), leaves(fused), strict=True):
+        np.testing.assert_allclose(ours, theirs, rtol=0, atol=64 * np.finfo(float).eps * np.max(np.abs(theirs)))
+    other = train.gradients(config, params, *batch, labels=labels[::-1])
+    assert not np.allclose(other[0], slow[0], rtol=1e-9), "labels matter"
 
 
 def test_the_loop_over_the_kernels_finds_a_wrong_one(monkeypatch):

@@ -77,6 +77,9 @@ def test_digits_are_split_without_overlap():
     assert (train.vocab_size, train.characters, train.x_1.shape[1], train.x_1.dtype) == (17, None, 64, np.int64)
     assert len(test.x_1) == 179
     assert np.array_equal(np.concatenate([train.x_1, test.x_1]), sklearn.load_digits().data)
+    assert np.array_equal(np.concatenate([train.labels, test.labels]), sklearn.load_digits().target)
+    assert train.labels.dtype == np.int64 and len(train.labels) == len(train.x_1)
+    assert load("pydoc", length=8).labels is None
 
 
 def test_digits_without_scikit_learn_say_what_to_install(monkeypatch):

@@ -1,5 +1,7 @@
 """The perceptron: its backward pass, its methods, and that it learns a joint law of two tokens."""
 
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -10,45 +12,53 @@ from dfm_ref.nn.optim import AdamW, adamw_init, adamw_update
 
 B, N, V = 5, 3, 4
 MODEL = MLP(vocab_size=V, length=N, dim=8)
+OF_CLASSES = MLP(vocab_size=V, length=N, dim=8, classes=3)
+LABELS = np.array([0, 3, 1, 3, 1])  # 3 is none
+
+each_model = pytest.mark.parametrize(("model", "label"), [(MODEL, None), (OF_CLASSES, LABELS)], ids=["free", "labels"])
 
 
-def example(dtype="float64"):
+def example(dtype="float64", model=MODEL):
     """Parameters with no zeros in them, tokens, times and a gradient of the logits."""
     rng = np.random.default_rng(0)
-    params = {n: (0.5 * rng.standard_normal(s)).astype(dtype) for n, s in MODEL.shapes().items()}
+    params = {n: (0.5 * rng.standard_normal(s)).astype(dtype) for n, s in model.shapes().items()}
     return params, rng.integers(0, V, (B, N)), rng.random(B).astype(dtype), rng.standard_normal((B, N, V)).astype(dtype)
 
 
-def test_backward_is_the_adjoint_of_central_differences():
-    params, x_t, t, dlogits = example()
+@each_model
+def test_backward_is_the_adjoint_of_central_differences(model, label):
+    params, x_t, t, dlogits = example(model=model)
     rng = np.random.default_rng(1)
     direction = {n: rng.standard_normal(p.shape) for n, p in params.items()}
     h = 1e-6
-    ahead, behind = (MODEL({n: p + s * direction[n] for n, p in params.items()}, x_t, t) for s in (h, -h))
-    gradients = MODEL.backward(params, MODEL.forward(params, x_t, t)[1], dlogits)
+    ahead, behind = (model({n: p + s * direction[n] for n, p in params.items()}, x_t, t, label=label) for s in (h, -h))
+    gradients = model.backward(params, model.forward(params, x_t, t, label=label)[1], dlogits)
     assert list(gradients) == list(params)
     inner = sum(np.sum(gradients[n] * direction[n]) for n in params)
     assert inner == pytest.approx(np.sum((ahead - behind) * dlogits) / (2 * h), rel=1e-7)
 
 
-def test_forward_and_backward_equal_torch():
+@each_model
+def test_forward_and_backward_equal_torch(model, label):
     torch = pytest.importorskip("torch")
     F = torch.nn.functional
-    params, x_t, t, dlogits = example()
+    params, x_t, t, dlogits = example(model=model)
     p = {n: torch.from_numpy(a).requires_grad_() for n, a in params.items()}
     # its own tables, one a place, and its own sinusoids
     tables = p["tokens.weight"].unflatten(1, (N, V))
     h = sum(tables[:, n, torch.from_numpy(x_t[:, n])].T for n in range(N))
     angles = 10.0 * torch.from_numpy(t)[:, None] * 10000.0 ** (-torch.arange(32, dtype=torch.float64) / 32)
     h = h + F.linear(torch.cat([angles.cos(), angles.sin()], dim=1), p["time.weight"], p["time.bias"])
+    if label is not None:
+        h = h + F.embedding(torch.from_numpy(label), p["label_embedding.weight"])
     for i in range(MODEL.depth):
         h = h + F.linear(F.silu(h), p[f"hidden.{i}.weight"], p[f"hidden.{i}.bias"])
     theirs = F.linear(F.silu(h), p["output.weight"], p["output.bias"]).unflatten(1, (N, V))
 
-    logits, residuals = MODEL.forward(params, x_t, t)
+    logits, residuals = model.forward(params, x_t, t, label=label)
     np.testing.assert_allclose(logits, theirs.detach().numpy(), rtol=1e-11, atol=1e-12)
     theirs.backward(torch.from_numpy(dlogits))
-    for name, gradient in MODEL.backward(params, residuals, dlogits).items():
+    for name, gradient in model.backward(params, residuals, dlogits).items():
         np.testing.assert_allclose(gradient, p[name].grad.numpy(), rtol=1e-10, atol=1e-11, err_msg=name)
 
 
@@ -73,6 +83,33 @@ def test_at_gives_rows_of_the_logits():
     params, x_t, t, _ = example()
     sites = np.array([7, 0, 0, 14])
     np.testing.assert_array_equal(MODEL.at(params, x_t, t, sites), MODEL(params, x_t, t).reshape(-1, V)[sites])
+
+
+def test_a_label_is_a_number_or_one_a_sequence_and_none_is_the_last_row():
+    params, x_t, t, _ = example(model=OF_CLASSES)
+    model = partial(OF_CLASSES, params)
+    by_row = np.concatenate([model(x_t[i : i + 1], t[i : i + 1], label=int(LABELS[i])) for i in range(B)])
+    np.testing.assert_allclose(model(x_t, t, label=LABELS), by_row, rtol=1e-12)
+    assert np.array_equal(model(x_t, t), model(x_t, t, label=3))
+    assert not np.array_equal(partial(model, label=0)(x_t, t), partial(model, label=1)(x_t, t))
+    sites = np.array([7, 0, 14])
+    rows = model(x_t, t, label=LABELS).reshape(-1, V)[sites]
+    assert np.array_equal(OF_CLASSES.at(params, x_t, t, sites, label=LABELS), rows)
+
+
+@pytest.mark.parametrize("label", [-1, 4, LABELS[:2], np.array(1)], ids=str)
+def test_labels_that_cannot_be_used_raise(label):
+    params, x_t, t, _ = example(model=OF_CLASSES)
+    with pytest.raises(ValueError, match="label: expected"):
+        OF_CLASSES(params, x_t, t, label=label)
+
+
+def test_a_model_without_classes_takes_no_label_and_has_no_embedding():
+    params, x_t, t, _ = example()
+    assert "label_embedding.weight" not in params
+    for label in (0, np.zeros(B, dtype=int)):
+        with pytest.raises(ValueError, match="no classes"):
+            MODEL(params, x_t, t, label=label)
 
 
 def test_init_is_a_function_of_the_key():

@@ -2,6 +2,7 @@
 
 import math
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import pytest
@@ -28,10 +29,10 @@ def config(model="mlp", source="mask", loss="cross_entropy", **settings):
     return replace(SMALL, model=model, source=source, loss=loss, **settings)
 
 
-def trained(config, x_1=X_1, state=None, steps=None, asarray=np.asarray):
+def trained(config, x_1=X_1, state=None, steps=None, asarray=np.asarray, labels=None):
     """The last state and all losses of a run, stopped after some steps."""
     state, losses = state or training.init(config, asarray=asarray), []
-    for state, loss in training.train(config, x_1, state, asarray=asarray):  # noqa: B020
+    for state, loss in training.train(config, x_1, state, labels=labels, asarray=asarray):  # noqa: B020
         losses.append(float(loss))
         if state.optimiser.step == steps:
             break
@@ -168,6 +169,95 @@ def test_jax_takes_a_step_as_numpy_does():
     np.testing.assert_allclose(state.params["output.bias"], expected.params["output.bias"], atol=1e-4)
 
 
+# Labels
+
+
+OF_CLASSES = replace(SMALL, classes=2, label_dropout=0.5)
+LABELS = np.asarray([0, 1, 1, 0])
+
+
+def seen_labels(settings, labels=LABELS):
+    """The labels that each step's gradient gets, and the rows of data that it gets them with."""
+    seen = []
+
+    def gradients(*arguments, labels):
+        seen.append((arguments[2].copy(), labels))
+        return training.gradients(*arguments, labels=labels)
+
+    list(training.train(settings, X_1, training.init(settings), labels=labels, gradients=gradients))
+    return seen
+
+
+@pytest.mark.parametrize("dropout", [0.0, 0.3, 1.0])
+def test_labels_go_with_their_sequences_and_are_dropped_at_their_rate(dropout):
+    settings = replace(OF_CLASSES, label_dropout=dropout, batch=500, steps=4)
+    seen = seen_labels(settings)
+    for x_1, labels in seen:
+        own = LABELS[np.argmax(np.all(x_1[:, None] == X_1, axis=-1), axis=-1)]
+        assert np.all((labels == own) | (labels == 2))
+    dropped = np.concatenate([labels == 2 for _, labels in seen])
+    assert np.mean(dropped) == pytest.approx(dropout, abs=5 * math.sqrt(dropout * (1 - dropout) / len(dropped)))
+    assert dropout in (0, 1) or not np.array_equal(dropped[:500], dropped[500:1000]), "drawn afresh each step"
+
+
+def test_the_labels_that_are_dropped_change_no_other_draw():
+    """The same batches, times and masks as without classes: the first loss, at logits of 0, is the same number."""
+    free = trained(SMALL, steps=1)[1]
+    assert np.array_equal(trained(OF_CLASSES, steps=1, labels=LABELS)[1], free)
+
+
+@pytest.mark.parametrize("model", ["mlp", "transformer"])
+@pytest.mark.parametrize("stop", [1, 4])
+def test_a_resumed_run_with_classes_equals_an_unbroken_one_bit_for_bit(model, stop):
+    settings = replace(OF_CLASSES, model=model)
+    whole, losses = trained(settings, labels=LABELS)
+    half, before = trained(settings, steps=stop, labels=LABELS)
+    rest, after = trained(settings, state=training.from_arrays(stop, training.to_arrays(half)), labels=LABELS)
+    assert_same(rest, whole)
+    assert np.array_equal([*before, *after], losses)
+
+
+@pytest.mark.parametrize("model", ["mlp", "transformer"])
+def test_a_model_learns_what_the_label_says_and_without_it_the_mixture(model):
+    """Class 0 is all 0, class 1 all 1: with a label the hidden tokens are known, without it a coin."""
+    settings = replace(
+        OF_CLASSES, model=model, dim=16, batch=64, steps=300, learning_rate=1e-2, label_dropout=0.2, ema=0.9
+    )
+    x_1 = np.asarray([[0, 0, 0], [1, 1, 1]])
+    state, _ = trained(settings, x_1, labels=np.asarray([0, 1]))
+    learned = Trained(settings, state.average)
+    x_t, t = np.full((1, 3), 4), np.asarray([0.0])
+    for label, expected in ((0, 1.0), (1, 0.0), (2, 0.5), (None, 0.5)):
+        p = np.exp(partial(learned, label=label)(x_t, t))
+        assert np.all(np.abs(p[..., 0] / p.sum(-1) - expected) < 0.1), label
+    sites = np.asarray([0, 2])
+    rows = learned(x_t, t, label=1).reshape(-1, 5)[sites]
+    np.testing.assert_allclose(learned.at(x_t, t, sites, label=1)[:, :4], rows[:, :4], rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["strict", "torch"])
+def test_every_library_trains_with_labels_as_numpy_does(name):
+    try:
+        backend = backends.load(name)
+    except backends.BackendError as error:
+        pytest.skip(str(error))
+    state, losses = trained(OF_CLASSES, asarray=backend.asarray, labels=LABELS)
+    expected, expected_losses = trained(OF_CLASSES, labels=LABELS)
+    np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
+    for name, p in state.params.items():
+        np.testing.assert_allclose(to_numpy(p), expected.params[name], atol=1e-4, err_msg=name)
+
+
+@pytest.mark.parametrize(
+    ("settings", "labels"),
+    [(OF_CLASSES, None), (SMALL, LABELS), (OF_CLASSES, LABELS[:3]), (OF_CLASSES, LABELS + 1), (OF_CLASSES, LABELS - 1)],
+    ids=["none", "no classes", "too few", "beyond", "negative"],
+)
+def test_labels_that_do_not_fit_raise(settings, labels):
+    with pytest.raises(ValueError, match="labels: expected"):
+        trained(settings, labels=labels)
+
+
 # Configurations
 
 
@@ -179,6 +269,7 @@ def test_jax_takes_a_step_as_numpy_does():
      ("learning_rate", math.nan), ("learning_rate", math.inf), ("learning_rate", "1"), ("learning_rate", True),
      ("learning_rate", 10**400),
      ("weight_decay", math.nan), ("weight_decay", -0.1), ("warmup", -1), ("clip", 0.0), ("clip", math.nan),
+     ("classes", -1), ("classes", 2.0), ("label_dropout", -0.1), ("label_dropout", 1.1), ("label_dropout", math.nan),
      ("ema", 1.0), ("ema", -0.1), ("ema", math.nan), ("seed", 0.5)],
     ids=lambda value: str(value)[:9],
 )  # fmt: skip

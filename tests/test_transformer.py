@@ -1,5 +1,8 @@
 """The transformer against a second implementation in PyTorch, against autodiff, and on every array library."""
 
+from dataclasses import replace
+from functools import partial
+
 import numpy as np
 import pytest
 
@@ -9,16 +12,20 @@ from dfm_ref.nn.transformer import Transformer
 
 B, N, V = 3, 6, 11
 MODEL = Transformer(vocab_size=V, dim=24, depth=2, heads=3, cond_dim=10)
+OF_CLASSES = replace(MODEL, classes=2)
+LABELS = np.array([1, 2, 0])  # 2 is none
+
+each_model = pytest.mark.parametrize(("model", "label"), [(MODEL, None), (OF_CLASSES, LABELS)], ids=["free", "labels"])
 
 
-def example(seed=0, dtype="float64"):
+def example(seed=0, dtype="float64", model=MODEL):
     """Parameters with no zeros in them, tokens, times and a gradient of the logits."""
     rng = np.random.default_rng(seed)
-    params = {n: (0.3 * rng.standard_normal(s)).astype(dtype) for n, s in MODEL.shapes().items()}
+    params = {n: (0.3 * rng.standard_normal(s)).astype(dtype) for n, s in model.shapes().items()}
     return params, rng.integers(0, V, (B, N)), rng.random(B).astype(dtype), rng.standard_normal((B, N, V)).astype(dtype)
 
 
-def torch_forward(torch, p, x_t, t):
+def torch_forward(torch, p, x_t, t, label=None):
     """The architecture once more, written from its description with torch's own functions."""
     F = torch.nn.functional
 
@@ -37,7 +44,8 @@ def torch_forward(torch, p, x_t, t):
 
     angles = t[:, None] * torch.exp(-np.log(10000.0) * torch.arange(128, dtype=t.dtype) / 128)
     c = dense(torch.cat([angles.cos(), angles.sin()], dim=-1), "time_embedding.mlp.0")
-    c = F.silu(dense(F.silu(c), "time_embedding.mlp.2"))
+    c = dense(F.silu(c), "time_embedding.mlp.2")
+    c = F.silu(c if label is None else c + F.embedding(torch.from_numpy(label), p["label_embedding.weight"]))
     x = F.embedding(x_t, p["vocab_embed.weight"])
     for i in range(MODEL.depth):
         b = f"blocks.{i}"
@@ -54,24 +62,26 @@ def torch_forward(torch, p, x_t, t):
     return dense(norm(x, "output_layer.norm_final", shift, scale), "output_layer.linear")
 
 
-def test_forward_and_backward_equal_torch():
+@each_model
+def test_forward_and_backward_equal_torch(model, label):
     torch = pytest.importorskip("torch")
-    params, x_t, t, dlogits = example()
+    params, x_t, t, dlogits = example(model=model)
     leaves = {n: torch.from_numpy(p).requires_grad_() for n, p in params.items()}
-    theirs = torch_forward(torch, leaves, torch.from_numpy(x_t), torch.from_numpy(t))
-    logits, residuals = MODEL.forward(params, x_t, t)
+    theirs = torch_forward(torch, leaves, torch.from_numpy(x_t), torch.from_numpy(t), label)
+    logits, residuals = model.forward(params, x_t, t, label=label)
     np.testing.assert_allclose(logits, theirs.detach().numpy(), rtol=1e-10, atol=1e-11)
     theirs.backward(torch.from_numpy(dlogits))
-    for name, gradient in MODEL.backward(params, residuals, dlogits).items():
+    for name, gradient in model.backward(params, residuals, dlogits).items():
         np.testing.assert_allclose(gradient, leaves[name].grad.numpy(), rtol=1e-8, atol=1e-9, err_msg=name)
 
 
 def test_backward_equals_jax_autodiff_of_our_own_forward():
     jax = pytest.importorskip("jax")
     with jax.enable_x64(True):
-        params, x_t, t, dlogits = jax.tree.map(jax.numpy.asarray, example())
-        _, vjp = jax.vjp(lambda params: MODEL.forward(params, x_t, t)[0], params)
-        ours = MODEL.backward(params, MODEL.forward(params, x_t, t)[1], dlogits)
+        params, x_t, t, dlogits = jax.tree.map(jax.numpy.asarray, example(model=OF_CLASSES))
+        label = jax.numpy.asarray(LABELS)
+        _, vjp = jax.vjp(lambda params: OF_CLASSES.forward(params, x_t, t, label=label)[0], params)
+        ours = OF_CLASSES.backward(params, OF_CLASSES.forward(params, x_t, t, label=label)[1], dlogits)
         for name, gradient in vjp(dlogits)[0].items():
             np.testing.assert_allclose(ours[name], gradient, rtol=1e-9, atol=1e-10, err_msg=name)
 
@@ -86,13 +96,14 @@ def test_torch_autograd_passes_through_our_own_forward():
         np.testing.assert_allclose(ours[name], leaf.grad.numpy(), rtol=1e-9, atol=1e-10, err_msg=name)
 
 
-def test_backward_is_the_adjoint_of_central_differences():
-    params, x_t, t, dlogits = example()
+@each_model
+def test_backward_is_the_adjoint_of_central_differences(model, label):
+    params, x_t, t, dlogits = example(model=model)
     rng = np.random.default_rng(1)
     direction = {n: rng.standard_normal(p.shape) for n, p in params.items()}
     h = 1e-6
-    ahead, behind = (MODEL({n: p + s * direction[n] for n, p in params.items()}, x_t, t) for s in (h, -h))
-    gradients = MODEL.backward(params, MODEL.forward(params, x_t, t)[1], dlogits)
+    ahead, behind = (model({n: p + s * direction[n] for n, p in params.items()}, x_t, t, label=label) for s in (h, -h))
+    gradients = model.backward(params, model.forward(params, x_t, t, label=label)[1], dlogits)
     inner = sum(np.sum(gradients[n] * direction[n]) for n in params)
     assert inner == pytest.approx(np.sum((ahead - behind) * dlogits) / (2 * h), rel=1e-6)
 
@@ -110,6 +121,27 @@ def test_at_gives_rows_of_the_logits(sites):
     sites = np.asarray(sites, dtype=np.int64)
     rows = np.reshape(MODEL(params, x_t, t), (-1, V))[sites]
     np.testing.assert_allclose(MODEL.at(params, x_t, t, sites), rows, rtol=1e-12, atol=1e-13)
+
+
+def test_a_label_is_a_number_or_one_a_sequence_and_none_is_the_last_row():
+    params, x_t, t, _ = example(model=OF_CLASSES)
+    model = partial(OF_CLASSES, params)
+    by_row = np.concatenate([model(x_t[i : i + 1], t[i : i + 1], label=int(LABELS[i])) for i in range(B)])
+    np.testing.assert_allclose(model(x_t, t, label=LABELS), by_row, rtol=1e-10)
+    assert np.array_equal(model(x_t, t), model(x_t, t, label=2))
+    assert not np.array_equal(partial(model, label=0)(x_t, t), partial(model, label=1)(x_t, t))
+    sites = np.array([17, 0, 3, 8])
+    rows = model(x_t, t, label=LABELS).reshape(-1, V)[sites]
+    np.testing.assert_allclose(OF_CLASSES.at(params, x_t, t, sites, label=LABELS), rows, rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("label", [-1, 3, LABELS[:2]], ids=str)
+def test_labels_that_cannot_be_used_raise(label):
+    params, x_t, t, _ = example(model=OF_CLASSES)
+    with pytest.raises(ValueError, match="label: expected"):
+        OF_CLASSES(params, x_t, t, label=label)
+    with pytest.raises(ValueError, match="label: expected None"):
+        MODEL(example()[0], x_t, t, label=label)
 
 
 @pytest.mark.parametrize("library", ["array_api_strict", "torch", "jax.numpy"])

@@ -29,6 +29,7 @@ __all__ = [
     "gelu_tanh",
     "gelu_tanh_backward",
     "join_heads",
+    "label_rows",
     "linear",
     "linear_backward",
     "nest",
@@ -120,6 +121,27 @@ def embedding_backward(params: Params, residuals: Array, dy: Array) -> Params:
     vocab_size, dim = params["weight"].shape
     rows = one_hot(xp.reshape(x, (-1,)), vocab_size, dtype=dy.dtype)
     return {"weight": rows.T @ xp.reshape(dy, (-1, dim))}
+
+
+def label_rows(label: Array | int | None, classes: int, x_t: Array) -> Array:
+    """The row of a label embedding for each sequence of x_t, int[B]: of int[B], of one label, or of None, `classes`.
+
+    Raises ValueError for a number outside [0, classes], for other shapes, and for any label where there are no classes.
+
+    >>> import numpy as np
+    >>> label_rows(None, 10, np.zeros((2, 3), dtype=int)), label_rows(7, 10, np.zeros((2, 3), dtype=int))
+    (array([10, 10]), array([7, 7]))
+    """
+    if label is not None and not classes:
+        raise ValueError("label: expected None, as the model has no classes")
+    if label is None or isinstance(label, int):
+        row = classes if label is None else label
+        if not 0 <= row <= classes:
+            raise ValueError(f"label: expected a label in [0, {classes}), or {classes} for none, got {label}")
+        return namespace(x_t).full(x_t.shape[:1], row, dtype=x_t.dtype, device=device(x_t))
+    if tuple(label.shape) != tuple(x_t.shape[:1]):
+        raise ValueError(f"label: expected a number or the shape {tuple(x_t.shape[:1])}, got {tuple(label.shape)}")
+    return label
 
 
 def adaptive_norm(params: Params, x: Array, shift: Array, scale: Array) -> tuple[Array, tuple[Array, ...]]:

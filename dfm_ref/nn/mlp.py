@@ -7,7 +7,18 @@ from typing import Any
 from .. import random
 from ..arrays import namespace, one_hot
 from ..protocols import Array, Key, Params
-from .layers import flatten, linear, linear_backward, nest, silu, silu_backward, time_features
+from .layers import (
+    embedding,
+    embedding_backward,
+    flatten,
+    label_rows,
+    linear,
+    linear_backward,
+    nest,
+    silu,
+    silu_backward,
+    time_features,
+)
 
 __all__ = ["MLP"]
 
@@ -20,7 +31,8 @@ class MLP:
     """Logits of p(x_1 | x_t) from a perceptron with residual layers: x_t int[B, N], t float[B] -> float[B, N, V].
 
     h = embeddings of all tokens, each with its own table, + Linear(time); `depth` times h <- h + Linear(SiLU(h));
-    logits = Linear(SiLU(h)). `length` is N, `dim` the width of h.
+    logits = Linear(SiLU(h)). `length` is N, `dim` the width of h. With `classes` labels the embedding of a sequence's
+    label, int[B] or one for all, is added to that of the time; the label `classes`, or None, is none.
 
     >>> import numpy as np
     >>> model = MLP(vocab_size=3, length=2, dim=8)
@@ -32,6 +44,7 @@ class MLP:
     length: int
     dim: int = 256
     depth: int = 2
+    classes: int = 0
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The name and shape of every parameter.
@@ -48,6 +61,7 @@ class MLP:
             **{f"hidden.{i}.bias": (dim,) for i in range(self.depth)},
             "output.weight": (size, dim),
             "output.bias": (size,),
+            **({"label_embedding.weight": (self.classes + 1, dim)} if self.classes else {}),
         }
 
     def init(self, key: Key, *, dtype: Any = "float32") -> Params:
@@ -66,16 +80,16 @@ class MLP:
         keys = random.split(key, len(shapes))
         return {n: initial(k, n, s).astype(dtype) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
 
-    def __call__(self, params: Params, x_t: Array, t: Array) -> Array:
-        """The logits alone: `functools.partial(mlp, params)` is a `Model`."""
-        return self.forward(params, x_t, t)[0]
+    def __call__(self, params: Params, x_t: Array, t: Array, *, label: Array | int | None = None) -> Array:
+        """The logits alone: `functools.partial(mlp, params)` is a `Model`, and with `label=` one of that class."""
+        return self.forward(params, x_t, t, label=label)[0]
 
-    def at(self, params: Params, x_t: Array, t: Array, sites: Array) -> Array:
+    def at(self, params: Params, x_t: Array, t: Array, sites: Array, *, label: Array | int | None = None) -> Array:
         """The logits at chosen tokens, those of ``reshape(x_t, -1)[sites]``: sites int[E] -> float[E, V]."""
         xp = namespace(x_t)
-        return xp.take(xp.reshape(self(params, x_t, t), (-1, self.vocab_size)), sites, axis=0)
+        return xp.take(xp.reshape(self(params, x_t, t, label=label), (-1, self.vocab_size)), sites, axis=0)
 
-    def forward(self, params: Params, x_t: Array, t: Array) -> tuple[Array, Any]:
+    def forward(self, params: Params, x_t: Array, t: Array, *, label: Array | int | None = None) -> tuple[Array, Any]:
         """The logits and the residuals for `backward`, in the dtype of the parameters; t is cast to it."""
         if x_t.shape[1:] != (self.length,) or t.shape != x_t.shape[:1]:
             raise ValueError(f"x_t, t: expected shapes (B, {self.length}) and (B,), got {x_t.shape} and {t.shape}")
@@ -87,6 +101,9 @@ class MLP:
         time = time_features(_TIME_SCALE * xp.astype(t, dtype), size=_TIME_SIZE)
         y, r_time = linear(tree["time"], time)
         h = h + y
+        labels = label_rows(label, self.classes, x_t)
+        if self.classes:
+            h = h + embedding(tree["label_embedding"], labels)[0]
         r_hidden = []
         for i in range(self.depth):
             y, r_silu = silu(h)
@@ -96,12 +113,12 @@ class MLP:
         y, r_silu = silu(h)
         y, r_linear = linear(tree["output"], y)
         logits = xp.reshape(y, (*x_t.shape, self.vocab_size))
-        return logits, (r_tokens, r_time, r_hidden, r_silu, r_linear)
+        return logits, (r_tokens, r_time, labels, r_hidden, r_silu, r_linear)
 
     def backward(self, params: Params, residuals: Any, dlogits: Array) -> Params:
         """dL/dparams from dL/dlogits, float[B, N, V]: the same names and shapes as the parameters."""
         tree = nest(params)
-        r_tokens, r_time, r_hidden, r_silu, r_linear = residuals
+        r_tokens, r_time, labels, r_hidden, r_silu, r_linear = residuals
         d: dict[str, Any] = {"hidden": {}}
         dy = namespace(dlogits).reshape(dlogits, (-1, self.length * self.vocab_size))
         d["output"], dy = linear_backward(tree["output"], r_linear, dy)
@@ -110,6 +127,8 @@ class MLP:
             r_silu, r_linear = r_hidden[i]
             d["hidden"][str(i)], dy = linear_backward(tree["hidden"][str(i)], r_linear, dh)
             dh = dh + silu_backward(r_silu, dy)
+        if self.classes:
+            d["label_embedding"] = embedding_backward(tree["label_embedding"], labels, dh)
         d["time"], _ = linear_backward(tree["time"], r_time, dh)
         d["tokens"], _ = linear_backward(tree["tokens"], r_tokens, dh)
         dparams = flatten(d)

@@ -12,7 +12,8 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from .. import couplings, paths, random
-from ..arrays import namespace, to_numpy
+from ..arrays import like, namespace, to_numpy
+from ..checks import tokens
 from ..events import intensity
 from ..losses import cross_entropy_with_grad, generalized_kl_with_grad
 from ..paths import Mixture
@@ -40,7 +41,7 @@ __all__ = [
     "update",
 ]
 
-Gradients: TypeAlias = "Callable[[Config, Params, Array, Array, Array], tuple[Array, Params]]"
+Gradients: TypeAlias = "Callable[..., tuple[Array, Params]]"
 
 SCHEDULES: dict[str, Monotone] = {
     "linear": Linear(),
@@ -72,6 +73,10 @@ class Config:
     source: str = "mask"
     schedule: str = "linear"
     loss: str = "cross_entropy"
+    classes: int = 0
+    """How many labels condition the model; 0 is none."""
+    label_dropout: float = 0.1
+    """The share of sequences that are trained without their label."""
     steps: int = 1000
     batch: int = 64
     learning_rate: float = 1e-3
@@ -100,9 +105,11 @@ class Config:
         for name in ("vocab_size", "length", "dim", "depth", "heads", "steps", "batch", "learning_rate", "clip"):
             if not 0 < getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}: expected a number > 0, got {getattr(self, name)}")
-        for name in ("warmup", "weight_decay"):
+        for name in ("warmup", "weight_decay", "classes"):
             if not 0 <= getattr(self, name) < math.inf:
                 raise ConfigError(f"{name}: expected a number >= 0, got {getattr(self, name)}")
+        if not 0 <= self.label_dropout <= 1:
+            raise ConfigError(f"label_dropout: expected a share in [0, 1], got {self.label_dropout}")
         if not 0 <= self.ema < 1:
             raise ConfigError(f"ema: expected a decay in [0, 1), got {self.ema}")
         if self.model == "transformer" and self.dim % (2 * self.heads):
@@ -120,8 +127,10 @@ class State(NamedTuple):
 def network(config: Config) -> Transformer | MLP:
     """The network of a configuration."""
     if config.model == "mlp":
-        return MLP(config.vocab_size, config.length, dim=config.dim, depth=config.depth)
-    return Transformer(config.vocab_size, dim=config.dim, depth=config.depth, heads=config.heads)
+        return MLP(config.vocab_size, config.length, dim=config.dim, depth=config.depth, classes=config.classes)
+    return Transformer(
+        config.vocab_size, dim=config.dim, depth=config.depth, heads=config.heads, classes=config.classes
+    )
 
 
 def source(config: Config) -> Source:
@@ -142,8 +151,12 @@ def init(config: Config, *, asarray: Callable[[Any], Array] = np.asarray) -> Sta
     return State(params, params, adamw_init(params))
 
 
-def gradients(config: Config, params: Params, x_1: Array, x_t: Array, t: Array) -> tuple[Array, Params]:
+def gradients(
+    config: Config, params: Params, x_1: Array, x_t: Array, t: Array, *, labels: Array | None = None
+) -> tuple[Array, Params]:
     """The sum of the losses of all tokens of int[B, N], and its gradient; times float[B]. Shards of a batch add up.
+
+    labels: int[B], of a model with classes; `classes`, or None for all, is no label.
 
     >>> config = Config(vocab_size=3, length=2, model="mlp", source="uniform")
     >>> x = np.array([[0, 1]])
@@ -151,7 +164,7 @@ def gradients(config: Config, params: Params, x_1: Array, x_t: Array, t: Array) 
     2.0
     """
     net = network(config)
-    logits, residuals = net.forward(params, x_t, t)
+    logits, residuals = net.forward(params, x_t, t, label=labels)
     loss, dlogits = _loss(config, logits, x_1, x_t, t)
     return namespace(loss).sum(loss), net.backward(params, residuals, dlogits)
 
@@ -161,40 +174,58 @@ def train(
     x_1: np.ndarray,
     state: State,
     *,
+    labels: np.ndarray | None = None,
     asarray: Callable[[Any], Array] = np.asarray,
     gradients: Gradients = gradients,
 ) -> Iterator[tuple[State, Array]]:
     """The states after each further step up to config.steps, each with its loss: a mean over tokens, nats.
 
     x_1: int[M, N] on the host, of which every step draws a batch; `asarray` takes batches to the library of the state,
-    and `gradients` may be a fused twin of the function of that name.
+    and `gradients` may be a fused twin of the function of that name. labels: int[M] in [0, config.classes) where there
+    are classes, else None, or ValueError.
     """
+    if (labels is not None) != (config.classes > 0) or (labels is not None and labels.shape != x_1.shape[:1]):
+        got = "none" if labels is None else f"labels of shape {labels.shape}"
+        raise ValueError(f"labels: expected one for each of {len(x_1)} sequences with classes, else none, got {got}")
+    if labels is not None:
+        tokens("labels", labels, config.classes)
     key = random.fold_in(random.key(config.seed), 1)
     while state.optimiser.step < config.steps:
         batch_key, step_key = random.split(random.fold_in(key, state.optimiser.step))
         rows = random.uniform(batch_key, (config.batch,)) * len(x_1)
-        batch = asarray(np.ascontiguousarray(x_1[rows.astype(np.int64)]))
-        state, loss = update(config, step_key, state, batch, gradients=gradients)
+        chosen = rows.astype(np.int64)
+        batch = asarray(np.ascontiguousarray(x_1[chosen]))
+        known = None if labels is None else asarray(labels[chosen])
+        state, loss = update(config, step_key, state, batch, labels=known, gradients=gradients)
         yield state, loss
 
 
 def update(
-    config: Config, key: Key, state: State, x_1: Array, *, gradients: Gradients = gradients
+    config: Config,
+    key: Key,
+    state: State,
+    x_1: Array,
+    *,
+    labels: Array | None = None,
+    gradients: Gradients = gradients,
 ) -> tuple[State, Array]:
-    """One step: noise the batch int[B, N], predict, and follow the gradient of the mean loss."""
-    time_key, source_key, path_key = random.split(key, 3)
+    """One step: noise the batch int[B, N], drop labels, int[B], predict, and follow the gradient of the mean loss."""
+    time_key, source_key, path_key, label_key = random.split(key, 4)
     xp = namespace(x_1)
     t = low_discrepancy(time_key, x_1.shape[0], xp=xp)
     x_0 = couplings.independent(source(config), source_key, x_1).x_0
     x_t = paths.sample(path(config), path_key, x_0, x_1, t)
-    loss, grads = gradients(config, state.params, x_1, x_t, t)
-    tokens = math.prod(x_1.shape)
-    grads, _ = clip({name: g / tokens for name, g in grads.items()}, config.clip)
+    if labels is not None:
+        dropped = random.uniform(label_key, x_1.shape[:1], xp=xp) < config.label_dropout
+        labels = xp.where(dropped, like(labels, config.classes, labels.dtype), labels)
+    loss, grads = gradients(config, state.params, x_1, x_t, t, labels=labels)
+    count = math.prod(x_1.shape)
+    grads, _ = clip({name: g / count for name, g in grads.items()}, config.clip)
     rate = warmup_cosine(state.optimiser.step, config.learning_rate, config.warmup, config.steps)
     adam = AdamW(rate, weight_decay=config.weight_decay)
     params, optimiser = adamw_update(adam, state.params, grads, state.optimiser)
     decay = min(config.ema, state.optimiser.step / (state.optimiser.step + 10))  # forgets the random start
-    return State(params, ema(state.average, params, decay), optimiser), loss / tokens
+    return State(params, ema(state.average, params, decay), optimiser), loss / count
 
 
 def _loss(config: Config, logits: Array, x_1: Array, x_t: Array, t: Array) -> tuple[Array, Array]:
@@ -217,17 +248,20 @@ def _loss(config: Config, logits: Array, x_1: Array, x_t: Array, t: Array) -> tu
 
 @dataclass(frozen=True)
 class Trained:
-    """A network with its parameters, as a Model of the posterior of X1 on a path."""
+    """A network with its parameters, as a Model of the posterior of X1 on a path; of a class with `label`, else of all.
+
+    `functools.partial(trained, label=3)` is a Model too, and `guidance.Labelled(trained, 3)` one with its `at`.
+    """
 
     config: Config
     params: Params
 
-    def __call__(self, x_t: Array, t: Array) -> Array:
-        return paths.reveal(path(self.config), network(self.config)(self.params, x_t, t), x_t)
+    def __call__(self, x_t: Array, t: Array, *, label: Array | int | None = None) -> Array:
+        return paths.reveal(path(self.config), network(self.config)(self.params, x_t, t, label=label), x_t)
 
-    def at(self, x_t: Array, t: Array, sites: Array) -> Array:
+    def at(self, x_t: Array, t: Array, sites: Array, *, label: Array | int | None = None) -> Array:
         """The logits at the flat sites of a batch; the network's own, which a mask path's sampler does not mind."""
-        return network(self.config).at(self.params, x_t, t, sites)
+        return network(self.config).at(self.params, x_t, t, sites, label=label)
 
 
 def to_arrays(state: State) -> Params:

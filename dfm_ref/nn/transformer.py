@@ -24,6 +24,7 @@ from .layers import (
     gelu_tanh,
     gelu_tanh_backward,
     join_heads,
+    label_rows,
     linear,
     linear_backward,
     nest,
@@ -47,7 +48,8 @@ class Transformer:
 
     `dim` is the width of a token, `depth` the number of blocks, `heads` the number of attention heads in each
     (dim / heads is even), `cond_dim` the width of the time condition. Tokens know their place by rotation alone,
-    so that any length N will do.
+    so that any length N will do. With `classes` labels the embedding of a sequence's label, int[B] or one for all, is
+    added to the time condition before its last SiLU; the label `classes`, or None, is none.
 
     >>> import numpy as np
     >>> model = Transformer(vocab_size=3, dim=8, depth=1, heads=2, cond_dim=4)
@@ -61,6 +63,7 @@ class Transformer:
     depth: int = 4
     heads: int = 4
     cond_dim: int = 128
+    classes: int = 0
 
     def __post_init__(self) -> None:
         if self.dim % (2 * self.heads):
@@ -98,6 +101,7 @@ class Transformer:
                     "linear": dense(self.vocab_size, dim),
                     "adaLN_modulation": dense(2 * dim, cond_dim),
                 },
+                **({"label_embedding": {"weight": (self.classes + 1, cond_dim)}} if self.classes else {}),
             }
         )
 
@@ -120,29 +124,29 @@ class Transformer:
         keys = random.split(key, len(shapes))
         return {n: initial(k, n, s).astype(dtype) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
 
-    def __call__(self, params: Params, x_t: Array, t: Array) -> Array:
-        """The logits alone: `functools.partial(transformer, params)` is a `Model`."""
+    def __call__(self, params: Params, x_t: Array, t: Array, *, label: Array | int | None = None) -> Array:
+        """The logits alone: `functools.partial(transformer, params)` is a `Model`, and with `label=` one of a class."""
         tree = nest(params)
-        x, c, _ = self._trunk(tree, x_t, t, keep=False)
+        x, c, _ = self._trunk(tree, x_t, t, label, keep=False)
         modulation, _ = linear(tree["output_layer"]["adaLN_modulation"], c)
         return _head(tree["output_layer"], x, modulation)[0]
 
-    def at(self, params: Params, x_t: Array, t: Array, sites: Array) -> Array:
+    def at(self, params: Params, x_t: Array, t: Array, sites: Array, *, label: Array | int | None = None) -> Array:
         """The logits at chosen tokens, those of ``reshape(x_t, -1)[sites]``: sites int[E] -> float[E, V].
 
         The head is computed for these tokens alone; a matrix product of fewer rows may differ by ulps.
         """
         tree = nest(params)
-        x, c, _ = self._trunk(tree, x_t, t, keep=False)
+        x, c, _ = self._trunk(tree, x_t, t, label, keep=False)
         xp = namespace(x)
         x = xp.take(xp.reshape(x, (-1, self.dim)), sites, axis=0)
         modulation, _ = linear(tree["output_layer"]["adaLN_modulation"], c)
         return _head(tree["output_layer"], x, xp.take(modulation[:, 0, :], sites // x_t.shape[1], axis=0))[0]
 
-    def forward(self, params: Params, x_t: Array, t: Array) -> tuple[Array, Any]:
+    def forward(self, params: Params, x_t: Array, t: Array, *, label: Array | int | None = None) -> tuple[Array, Any]:
         """The logits and the residuals for `backward`, in the dtype of the parameters; t is cast to it."""
         tree = nest(params)
-        x, c, trunk = self._trunk(tree, x_t, t, keep=True)
+        x, c, trunk = self._trunk(tree, x_t, t, label, keep=True)
         modulation, adaptive = linear(tree["output_layer"]["adaLN_modulation"], c)
         logits, head = _head(tree["output_layer"], x, modulation)
         return logits, (trunk, adaptive, head)
@@ -159,17 +163,20 @@ class Transformer:
         for i in reversed(range(self.depth)):
             dtree["blocks"][str(i)], dx, dc_i = _block_backward(tree["blocks"][str(i)], blocks[i], dx)
             dc = dc + dc_i
-        dtree["time_embedding"] = {"mlp": _condition_backward(tree["time_embedding"]["mlp"], time, dc)}
+        dtime, dlabel = _condition_backward(tree, time, dc)
+        dtree |= {"time_embedding": {"mlp": dtime}} | dlabel
         dtree["vocab_embed"] = embedding_backward(tree["vocab_embed"], tokens, dx)
         dparams = flatten(dtree)
         return {name: dparams[name] for name in params}
 
-    def _trunk(self, tree: dict[str, Any], x_t: Array, t: Array, *, keep: bool) -> tuple[Array, Array, Any]:
+    def _trunk(
+        self, tree: dict[str, Any], x_t: Array, t: Array, label: Array | int | None, *, keep: bool
+    ) -> tuple[Array, Array, Any]:
         """The tokens after the last block, float[B, N, dim], and the condition c, float[B, 1, cond_dim]."""
         if len(x_t.shape) != 2 or t.shape != x_t.shape[:1]:
             raise ValueError(f"x_t, t: expected shapes (B, N) and (B,), got {x_t.shape} and {t.shape}")
         x, tokens = embedding(tree["vocab_embed"], x_t)
-        c, time = _condition(tree["time_embedding"]["mlp"], namespace(t).astype(t, x.dtype))
+        c, time = _condition(tree, namespace(t).astype(t, x.dtype), label_rows(label, self.classes, x_t))
         table = rotary_table(split_heads(x, self.heads))
         blocks = []
         for i in range(self.depth):
@@ -182,22 +189,29 @@ class Transformer:
 # Parts: forward and backward pairs, as in layers.py. x float[B, N, dim], c float[B, 1, cond_dim].
 
 
-def _condition(params: dict[str, Any], t: Array) -> tuple[Array, Any]:
-    """c = SiLU(Linear(SiLU(Linear(features of t)))): float[B] -> float[B, 1, cond_dim]."""
+def _condition(tree: dict[str, Any], t: Array, labels: Array) -> tuple[Array, Any]:
+    """c = SiLU(Linear(SiLU(Linear(features of t))) + embedding of the label): float[B] -> float[B, 1, cond_dim]."""
+    params = tree["time_embedding"]["mlp"]
     c, r_0 = linear(params["0"], time_features(t, size=_TIME_SIZE)[:, None, :])
     c, r_1 = silu(c)
     c, r_2 = linear(params["2"], c)
+    if "label_embedding" in tree:
+        c = c + embedding(tree["label_embedding"], labels)[0][:, None, :]
     c, r_3 = silu(c)
-    return c, (r_0, r_1, r_2, r_3)
+    return c, (r_0, r_1, r_2, labels, r_3)
 
 
-def _condition_backward(params: dict[str, Any], residuals: Any, dc: Array) -> dict[str, Any]:
-    r_0, r_1, r_2, r_3 = residuals
+def _condition_backward(tree: dict[str, Any], residuals: Any, dc: Array) -> tuple[dict[str, Any], dict[str, Any]]:
+    """The gradients of the layers of the time, and of the label embedding where there is one."""
+    params = tree["time_embedding"]["mlp"]
+    r_0, r_1, r_2, labels, r_3 = residuals
     dc = silu_backward(r_3, dc)
+    known = "label_embedding" in tree
+    dlabel = {"label_embedding": embedding_backward(tree["label_embedding"], labels, dc)} if known else {}
     d2, dc = linear_backward(params["2"], r_2, dc)
     dc = silu_backward(r_1, dc)
     d0, _ = linear_backward(params["0"], r_0, dc)
-    return {"0": d0, "2": d2}
+    return {"0": d0, "2": d2}, dlabel
 
 
 def _block(params: dict[str, Any], x: Array, c: Array, table: Any) -> tuple[Array, Any]:
