@@ -280,7 +280,7 @@ def test_a_step_from_every_state_follows_its_law(path, step):
 
 @every_step
 def test_many_steps_follow_the_chain_of_kernels_and_end_with_the_draw_of_x_1(step):
-    path, table, grid = PATHS["hamming"], scores(3), [0.0, 0.2, 0.4, 0.55, 1.0]
+    path, table, grid = PATHS["asymmetric"], scores(3), [0.1, 0.25, 0.4, 0.55, 1.0]
     kernels = [one_step(path, table, step, *ends) for ends in pairwise(grid)]
     laws = oracle.propagate(np.eye(9)[5], kernels)
     x_0 = np.tile(oracle.states(3, 2)[5], (30_000, 1))
@@ -413,7 +413,7 @@ def test_every_library_gives_the_same_numbers_and_tokens(name):
     p, p_dot = kinetic.pmf(path, x_1, t), kinetic.pmf_dot(path, x_1, t)
     ours = b.to_numpy(kinetic.optimal(*map(b.asarray, (p, p_dot, x_t))))
     np.testing.assert_allclose(ours, kinetic.optimal(p, p_dot, x_t), rtol=1e-11, atol=1e-11)
-    rows, last = (3, 0.25) if name == "jax" else (20, 0.7)  # which compiles anew for every number of candidates
+    rows, last = (1, 0.21) if name == "jax" else (20, 0.7)  # which compiles anew for every number of candidates
     x_0 = rng.integers(0, 3, (rows, 2)).astype(np.int32)
     assert np.array_equal(
         b.to_numpy(kinetic.sample(path, KEY, b.asarray(x_0), 0.4)), kinetic.sample(path, KEY, x_0, 0.4)
