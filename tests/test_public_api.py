@@ -23,6 +23,7 @@ NO_DOCTEST = {
     "backends.names": "differs from machine to machine",
     "checkpoints.load": "beside `save`, which shows both",
     "cli.main": "the README shows it",
+    "couplings.sinkhorn": "needs POT: test_couplings",
     "demo.run": "takes minutes",
     "plots.to_png": "bytes",
     "nn.layers.join_heads": "undoes split_heads: test_layers",
