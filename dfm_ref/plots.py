@@ -2,13 +2,14 @@
 
 import io
 from collections.abc import Mapping, Sequence
+from itertools import chain
 from typing import Any
 
 import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-__all__ = ["convergence", "generation", "losses", "probability_path", "to_png"]
+__all__ = ["bounds", "convergence", "generation", "losses", "probability_path", "raster", "rates", "to_png"]
 
 
 def generation(frames: np.ndarray, times: Sequence[float], *, levels: int) -> Figure:
@@ -53,17 +54,70 @@ def convergence(steps: Sequence[int], distances: Mapping[str, Mapping[str, Seque
     >>> convergence([1, 2], {"a path": {"euler": [0.2, 0.1]}}).axes[0].get_xscale()
     'log'
     """
-    figure = Figure(figsize=(4.2 * len(distances), 3.4), layout="constrained")
+    figure = Figure(figsize=(3.0 * len(distances) + 1.6, 3.2), layout="constrained")
     axes = figure.subplots(1, len(distances), squeeze=False, sharey=True)[0]
+    styles = {
+        label: f"C{i % 10}{'os^vDP'[i % 6]}-" for i, label in enumerate(dict.fromkeys(chain(*distances.values())))
+    }
+    lines = {}
     for axis, (name, curves) in zip(axes, distances.items(), strict=True):
-        for (label, values), marker in zip(curves.items(), "os^v", strict=False):
-            axis.plot(steps, values, marker=marker, label=label)
+        for label, values in curves.items():
+            (lines[label],) = axis.plot(steps, values, styles[label], label=label)
         axis.set(title=name, xlabel="steps", xscale="log", yscale="log")
         axis.set_xticks(list(steps), [str(k) for k in steps])
         axis.minorticks_off()
         axis.grid(alpha=0.3)
-        axis.legend(frameon=False)
+    figure.legend(lines.values(), lines, loc="outside right center", frameon=False)
     axes[0].set_ylabel("total variation to the exact law")
+    return figure
+
+
+def rates(times: Sequence[float], curves: Mapping[str, Mapping[str, np.ndarray]]) -> Figure:
+    """Rates over time, per unit of t: for each named schedule its curves float[len(times)], infinities left out.
+
+    >>> rates([0.0, 0.5], {"linear": {"events": np.array([1.0, 2.0])}}).axes[0].get_title()
+    'linear'
+    """
+    figure = Figure(figsize=(3.4 * len(curves), 3.0), layout="constrained")
+    axes = figure.subplots(1, len(curves), squeeze=False, sharey=True)[0]
+    for axis, (name, lines) in zip(axes, curves.items(), strict=True):
+        for label, values in lines.items():
+            axis.plot(times, np.where(np.isfinite(values), values, np.nan), label=label)
+        axis.set(title=name, xlabel="t", xlim=(0, 1), ylim=(0, 10))
+        axis.grid(alpha=0.3)
+        axis.legend(frameon=False, fontsize=8)
+    axes[0].set_ylabel("rate per unit of t")
+    return figure
+
+
+def raster(frames: np.ndarray, times: Sequence[float]) -> Figure:
+    """The events of one generation: a mark where a token of int[len(times), N] changes, at the end of the interval.
+
+    >>> raster(np.array([[0, 0], [0, 1]]), [0.0, 1.0]).axes[0].get_ylabel()
+    'token'
+    """
+    step, token = np.nonzero(frames[1:] != frames[:-1])
+    figure = Figure(figsize=(5.0, 3.4), layout="constrained")
+    axis = figure.subplots()
+    axis.scatter(np.asarray(times)[step + 1], token, marker="|", s=28, linewidths=1.2)
+    axis.set(xlabel="t", ylabel="token", xlim=(times[0], times[-1]), ylim=(frames.shape[1] - 0.5, -0.5))
+    axis.grid(alpha=0.3)
+    return figure
+
+
+def bounds(exact: np.ndarray, bound: np.ndarray, errors: np.ndarray) -> Figure:
+    """A bound on -log p beside the exact value, float[M] nats each, with its standard errors; none lies below the line.
+
+    >>> bounds(np.array([1.0]), np.array([1.2]), np.array([0.1])).axes[0].get_xlabel()
+    'exact -log p, nats'
+    """
+    figure = Figure(figsize=(3.8, 3.6), layout="constrained")
+    axis = figure.subplots()
+    low, high = 0.95 * min(exact.min(), bound.min()), 1.05 * max(exact.max(), bound.max())
+    axis.plot([low, high], [low, high], color="0.6", linewidth=1, label="equal")
+    axis.errorbar(exact, bound, yerr=errors, fmt="o", markersize=3, linewidth=1, label="bound")
+    axis.set(xlabel="exact -log p, nats", ylabel="bound, nats", xlim=(low, high), ylim=(low, high))
+    axis.legend(frameon=False)
     return figure
 
 

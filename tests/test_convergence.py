@@ -1,7 +1,9 @@
 """Orders of accuracy by exact propagation, and the caveats: clamps, diagonals, wrong models."""
 
+import runpy
 from dataclasses import replace
 from functools import cache, partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -26,7 +28,7 @@ from dfm_ref.verify.convergence import (
 )
 
 EXAMPLES = examples()
-rows = cache(table)
+rows = cache(partial(table, steps=(4, 8, 16, 32, 64)))
 
 
 def errors(example, rule, steps, *, t_0=0.0, T=0.9):
@@ -162,3 +164,11 @@ def test_a_metric_example_ends_at_its_data():
     example = OfMetric(Metric(hamming(2), Odds()), np.array([0.1, 0.2, 0.3, 0.4]))
     np.testing.assert_allclose(example.p(1 - 1e-9), [0.1, 0.2, 0.3, 0.4], atol=1e-6)
     assert np.allclose(example.p(0.0), 0.25)
+
+
+def test_the_table_in_the_documentation_is_this_one():
+    docs = Path(__file__).parent.parent / "docs"
+    if not docs.is_dir():
+        pytest.skip("an installed package has no documentation")
+    names = runpy.run_path(str(docs / "samplers.py"), run_name="docs")
+    assert names["table"](rows()) in (docs / "samplers.md").read_text(encoding="utf-8")
