@@ -16,14 +16,15 @@ Source: Wang et al. 2025, "Remasking discrete diffusion models with inference-ti
 2024 (stochasticity eta).
 """
 
-from collections.abc import Callable
-from typing import Any, TypeAlias
+from collections.abc import Callable, Sequence
+from itertools import pairwise
+from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from . import random
 from .arrays import like, log_softmax, namespace, one_hot, pick, put, to_numpy
-from .checks import same_shape
+from .checks import increasing, same_shape
 from .events import intensity, redraw_weights
 from .paths import Mixture, per_token
 from .protocols import Array, Key, Model
@@ -36,6 +37,7 @@ __all__ = [
     "Rule",
     "capped",
     "fixed",
+    "inexact_confidence_remasking",
     "inexact_confidence_step",
     "most",
     "rescaled",
@@ -192,16 +194,52 @@ def step(
     >>> step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 0, 0, 1]]), 0.5, 0.6, strength=1.0)
     array([[0, 1, 2, 2, 2]])
     """
-    mask, (t, s) = _mask(path), _interval(x_t, t, s)
+    _mask(path)
+    t, s = _interval(x_t, t, s)
     sigma = rule(path.schedule, t, s, strength=strength)
-    hidden, shown = movable(path, x_t, keep=keep), _shown(path, x_t, keep)
-    rho = reveal_probability(path.schedule, t, s, sigma)
-    reveal, hide = (_events(key, x_t, *pair, first) for pair in ((hidden, rho), (shown, sigma)))
-    xp, x_s = namespace(x_t), namespace(x_t).reshape(x_t, (-1,))
-    x_s = put(x_s, hide, xp.full(hide.shape, mask, dtype=x_s.dtype))
-    if reveal.shape[0]:
-        x_s = put(x_s, reveal, xp.astype(_values(path, model, key, x_t, t, reveal, first)[0], x_s.dtype))
-    return xp.reshape(x_s, x_t.shape)
+    return _move(path, model, key, x_t, t, reveal_probability(path.schedule, t, s, sigma), sigma, keep, first).x_s
+
+
+def inexact_confidence_remasking(
+    path: Mixture,
+    model: Model,
+    key: Key,
+    x_0: Array,
+    times: Sequence[float],
+    *,
+    strength: float,
+    rule: Rule = rescaled,
+    keep: Array | None = None,
+    frames: bool = False,
+    first: int = 0,
+) -> Array:
+    """INEXACT: `samplers.simulate` of `step` where tokens that were drawn unsurely are hidden again more often.
+
+    The probability to be hidden is sigma exp(-p) over its mean in the sequence (at most 1), with p the probability that
+    the model gave the token when it drew it, and 1 for those of x_0. So the expected number of revealed tokens is kept,
+    but not p_t nor the law of the data: improbable values are drawn anew, as in `inexact_confidence_step`.
+    Arguments, draws and errors as in these two. Source: Wang et al. 2025, ReMDM-conf, there without the mean.
+
+    >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
+    >>> x_0, times = np.array([[2, 2, 2]]), [0.0, 0.5, 1.0]
+    >>> inexact_confidence_remasking(Mixture(mask=2), model, Key(0, 1), x_0, times, strength=0.5)
+    array([[1, 0, 1]])
+    """
+    increasing("times", times)
+    movable(path, x_0, keep=keep)
+    mask, states, sure = _mask(path), [x_0], np.ones(x_0.shape)
+    free = np.ones(x_0.shape, dtype=bool) if keep is None else ~to_numpy(keep)
+    for i, ends in enumerate(pairwise(times)):
+        (t, s), shown = _interval(x_0, *ends), (to_numpy(states[-1]) != mask) & free
+        sigma = rule(path.schedule, t, s, strength=strength)
+        rho = reveal_probability(path.schedule, t, s, sigma)
+        weight = np.exp(-sure) * shown
+        mean = np.sum(weight, axis=-1, keepdims=True) / np.maximum(np.sum(shown, axis=-1, keepdims=True), 1)
+        level = np.minimum(sigma * weight / np.where(mean > 0, mean, 1.0), 1.0)
+        moved = _move(path, model, random.fold_in(key, i), states[-1], t, rho, level, keep, first)
+        np.put(sure, to_numpy(moved.sites), to_numpy(moved.probs))
+        states = [*states, moved.x_s] if frames else [moved.x_s]
+    return namespace(x_0).stack(states) if frames else states[-1]
 
 
 def inexact_confidence_step(
@@ -226,14 +264,13 @@ def inexact_confidence_step(
     xp, sites = namespace(x_t), movable(path, x_t, keep=keep)
     if not sites.shape[0]:
         return x_t
-    value, logits = _values(path, model, key, x_t, t, sites, first)
-    surest = to_numpy(pick(log_softmax(xp.astype(logits, xp.float64)), value))
+    value, probs = _values(path, model, key, x_t, t, sites, first)
     here = to_numpy(sites)
     row, rho = here // length, np.broadcast_to(reveal_probability(path.schedule, t, s, 0.0), x_t.shape)
     expected = np.bincount(row, weights=rho.reshape(-1)[here], minlength=batch)
     coin = random.uniform_at(key, 2 * length * (first + np.arange(batch)))
-    number = np.floor(np.round(expected, 9) + coin)  # a sum that rounding left below a whole number counts whole
-    order = np.lexsort((here, -surest, row))
+    number = np.floor(expected + coin)
+    order = np.lexsort((here, -to_numpy(probs), row))
     place = np.arange(len(here)) - np.searchsorted(row, row)  # in its own row: sites increase
     chosen = like(x_t, np.sort(order[place < number[row]]))
     x_s = put(xp.reshape(x_t, (-1,)), xp.take(sites, chosen), xp.astype(xp.take(value, chosen), x_t.dtype))
@@ -273,6 +310,37 @@ def _shown(path: Mixture, x_t: Array, keep: Array | None) -> Array:
     return xp.nonzero(xp.reshape(shown if keep is None else shown & ~keep, (-1,)))[0]
 
 
+class _Moved(NamedTuple):
+    """The state after a step, and the flat sites that it revealed with the probabilities of their values."""
+
+    x_s: Array
+    sites: Array
+    probs: Array
+
+
+def _move(
+    path: Mixture,
+    model: Model,
+    key: Key,
+    x_t: Array,
+    t: np.ndarray[Any, Any],
+    rho: np.ndarray[Any, Any],
+    sigma: np.ndarray[Any, Any],
+    keep: Array | None,
+    first: int,
+) -> _Moved:
+    """Reveals hidden tokens with probability rho and hides revealed ones with sigma, float64[1 or B, 1 or N] each."""
+    xp, mask = namespace(x_t), _mask(path)
+    hidden, shown = movable(path, x_t, keep=keep), _shown(path, x_t, keep)
+    reveal, hide = (_events(key, x_t, *pair, first) for pair in ((hidden, rho), (shown, sigma)))
+    x_s = put(xp.reshape(x_t, (-1,)), hide, xp.full(hide.shape, mask, dtype=x_t.dtype))
+    if not reveal.shape[0]:
+        return _Moved(xp.reshape(x_s, x_t.shape), reveal, reveal)
+    value, probs = _values(path, model, key, x_t, t, reveal, first)
+    x_s = put(x_s, reveal, xp.astype(value, x_t.dtype))
+    return _Moved(xp.reshape(x_s, x_t.shape), reveal, probs)
+
+
 def _events(key: Key, x_t: Array, sites: Array, level: np.ndarray[Any, Any], first: int) -> Array:
     """Those of the sites whose coin lies below the level, float64[1 or B, 1 or N]."""
     levels = like(x_t, np.broadcast_to(level, x_t.shape).reshape(-1)[to_numpy(sites)])
@@ -282,7 +350,8 @@ def _events(key: Key, x_t: Array, sites: Array, level: np.ndarray[Any, Any], fir
 def _values(
     path: Mixture, model: Model, key: Key, x_t: Array, t: np.ndarray[Any, Any], sites: Array, first: int
 ) -> tuple[Array, Array]:
-    """The draws of the model at the flat sites, int64[E], and its logits there, [E, V - 1]."""
-    clock = like(x_t, np.broadcast_to(t[:, 0], x_t.shape[:1]).copy())
-    logits = ask(path, model, x_t, clock)(1, sites)
-    return random.choose_logits(logits, random.uniform_at(key, 2 * (sites + first * x_t.shape[1]) + 1)), logits
+    """The draws of the model at the flat sites, int64[E], and the probabilities that it gave them, float64[E]."""
+    xp = namespace(x_t)
+    logits = ask(path, model, x_t, like(x_t, np.broadcast_to(t[:, 0], x_t.shape[:1]).copy()))(1, sites)
+    value = random.choose_logits(logits, random.uniform_at(key, 2 * (sites + first * x_t.shape[1]) + 1))
+    return value, xp.exp(pick(log_softmax(xp.astype(logits, xp.float64)), value))

