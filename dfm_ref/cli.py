@@ -5,7 +5,6 @@ A user's mistake is one line on standard error and exit 2; an interrupt is exit 
 
 import argparse
 import io
-import math
 import os
 import sys
 import tomllib
@@ -59,18 +58,20 @@ def train(options: argparse.Namespace) -> None:
         if file.exists():
             run, state = runs.resume(file, backend=backend)
             run = runs.changed(run, settings, file)
-            x_1 = data.load(options.data, length=run.config.length, characters=run.characters).x_1
+            dataset = data.load(options.data, length=run.config.length, characters=run.characters)
+            labels = _labels(run.config, dataset, options.data)
         else:
             length = settings.pop("length", _default_length(options.data))
             if not (length is None or type(length) is int):
                 raise ConfigError(f"length: expected int, got {length!r}")
             dataset = data.load(options.data, length=length)
             vocab_size = dataset.vocab_size + (settings.get("source", "mask") == "mask")
-            x_1, config = dataset.x_1, Config(vocab_size, dataset.x_1.shape[1], **settings)
+            config = Config(vocab_size, dataset.x_1.shape[1], **settings)
+            labels = _labels(config, dataset, options.data)
             run = runs.Run(config, options.data, dataset.characters)
             state = training.init(config, asarray=backend.asarray)
-        checks.tokens("data", x_1, _data_vocab_size(run.config))
-        state = runs.train(run, x_1, state, file, backend=backend)
+        checks.tokens("data", dataset.x_1, _data_vocab_size(run.config))
+        state = runs.train(run, dataset.x_1, state, file, backend=backend, labels=labels)
     print(f"{file}: {state.optimiser.step} steps")
 
 
@@ -81,12 +82,14 @@ def sample(options: argparse.Namespace) -> None:
     backend, numpy = backends.load(options.backend), backends.load("numpy")
     run, params = runs.load(Path(options.checkpoint), backend=backend)
     prompt, keep = _prompt(options.prompt, options.hole, run)
+    steering = _steering(options, run)
     grid, key = times.grid(options.steps), random.key(options.seed)
-    x_1 = runs.sample(run.config, params, key, options.num, grid, backend=backend, prompt=prompt, keep=keep)
+    asked: dict[str, Any] = {"prompt": prompt, "keep": keep, "steering": steering}
+    x_1 = runs.sample(run.config, params, key, options.num, grid, backend=backend, **asked)
     if backend.name != "numpy" and options.num:
         params = {name: backend.to_numpy(p) for name, p in params.items()}
         few = min(runs.TILE, options.num)
-        reference = runs.sample(run.config, params, key, few, grid, backend=numpy, prompt=prompt, keep=keep)
+        reference = runs.sample(run.config, params, key, few, grid, backend=numpy, **asked)
         share = np.mean(reference == x_1[:few])
         print(
             f"tokens equal to numpy's in the first {few} sequences: {share:.2%}",
@@ -101,21 +104,33 @@ def sample(options: argparse.Namespace) -> None:
 
 
 def evaluate(options: argparse.Namespace) -> None:
-    """Prints a bound on -log p of data, with its standard error over the sequences."""
+    """Prints a bound on -log p of data, with its standard error over the sequences; of small models -log p too."""
     backend = backends.load(options.backend)
     run, params = runs.load(Path(options.checkpoint), backend=backend)
     length = run.config.length
-    for name, value in (("draws", options.draws), ("limit", options.limit)):
+    for name, value in (("draws", options.draws), ("limit", options.limit), ("orders", options.orders)):
         if value is not None and value < 1:
             raise ValueError(f"--{name}: expected a number >= 1, got {value}")
     x_1 = data.load(options.data, length=length, split="test", characters=run.characters).x_1[: options.limit]
     checks.tokens("data", x_1, _data_vocab_size(run.config))
-    nats = runs.bound(run.config, params, random.key(options.seed), x_1, backend=backend, draws=options.draws)
-    mean, error = float(np.mean(nats)), float(np.std(nats)) / math.sqrt(max(1, len(nats) - 1))
-    bits, bits_error = (float(likelihoods.bits_per_token(value, length)) for value in (mean, error))
-    print(f"data: {len(nats)} sequences of {length} tokens of {options.data}")
-    print(f"bound on -log p: {mean:.4f} nats per sequence (standard error {error:.4f})")
-    print(f"bound on -log p: {bits:.4f} bits per token (standard error {bits_error:.4f})")
+    model, key = (run.config, params), random.key(options.seed)
+    found = {}
+    if enumerable := runs.enumerable(run.config):
+        found["bound on -log p"], exact = runs.enumerated(*model, x_1, backend=backend)
+    else:
+        found["bound on -log p"] = runs.bound(*model, key, x_1, backend=backend, draws=options.draws)
+    if options.orders:
+        name = f"bound on -log p by {options.orders} orders"
+        found[name] = runs.importance_bound(*model, key, x_1, backend=backend, orders=options.orders)
+    if enumerable:
+        found["exact -log p"] = exact
+    how = f", all {run.config.vocab_size**length} states enumerated" if enumerable else ""
+    print(f"data: {len(x_1)} sequences of {length} tokens of {options.data}{how}")
+    for name, nats in found.items():
+        value = likelihoods.summary(nats, length)
+        print(f"{name}: {value.nats.mean:.4f} nats per sequence (standard error {value.nats.error:.4f})")
+        print(f"{name}: {value.bits.mean:.4f} bits per token (standard error {value.bits.error:.4f})")
+        print(f"{name}: {value.perplexity.mean:.4f} perplexity (standard error {value.perplexity.error:.4f})")
 
 
 def list_backends(options: argparse.Namespace) -> None:
@@ -133,6 +148,25 @@ def _default_length(source: str) -> int | None:
 
 def _data_vocab_size(config: Config) -> int:
     return config.vocab_size - (config.source == "mask")
+
+
+def _labels(config: Config, dataset: data.Dataset, source: str) -> np.ndarray | None:
+    """The labels that a model with classes is trained on; ConfigError where the data has other classes, or none."""
+    if not config.classes:
+        return None
+    if dataset.labels is None:
+        raise ConfigError(f"classes: expected 0, as {source} has no labels, got {config.classes}")
+    if config.classes != (known := int(dataset.labels.max()) + 1):
+        raise ConfigError(f"classes: expected {known}, the labels of {source}, or 0, got {config.classes}")
+    return dataset.labels
+
+
+def _steering(options: argparse.Namespace, run: runs.Run) -> runs.Steering:
+    """What the flags of `sample` ask for, its banned characters as tokens."""
+    if options.ban and not run.characters:
+        raise ValueError("--ban: expected a checkpoint trained on text")
+    banned = tuple(data.encode(options.ban, run.characters or "").tolist())
+    return runs.Steering(options.label, options.guidance, options.temperature, options.top_p, banned)
 
 
 def _prompt(text: str, hole: str, run: runs.Run) -> tuple[np.ndarray, np.ndarray]:
@@ -210,13 +244,23 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--steps", type=int, default=64, metavar="K", help="steps from t = 0 to 1 (default: 64)")
     sub.add_argument("--prompt", default="", metavar="TEXT", help="characters that every sample begins with")
     sub.add_argument("--hole", default="", metavar="CHAR", help="in the prompt: a place left open")
+    sub.add_argument("--label", type=int, metavar="L", help="the class, of a checkpoint trained with --classes")
+    sub.add_argument(
+        "--guidance", type=float, metavar="G", help="how strongly towards the label or the prompt; 1 is as learned"
+    )
+    sub.add_argument("--temperature", type=float, default=1.0, metavar="T", help="below 1 sharper (default: 1)")
+    sub.add_argument("--top-p", type=float, default=1.0, metavar="P", help="draw from the likeliest of mass P alone")
+    sub.add_argument("--ban", default="", metavar="TEXT", help="characters that are never drawn")
     sub.add_argument("--out", metavar="FILE.npy", help="write int64[M, N] instead of printing")
 
     sub = command("evaluate", evaluate)
     sub.add_argument("checkpoint", metavar="CHECKPOINT")
     sub.add_argument("--data", required=True, metavar="SOURCE", help="as for train; pydoc and digits: the test split")
-    sub.add_argument("--draws", type=int, default=4, help="looks at each sequence (default: 4)")
+    sub.add_argument(
+        "--draws", type=int, default=4, help="looks at each sequence, unless all states are enumerated (default: 4)"
+    )
     sub.add_argument("--limit", type=int, metavar="M", help="the first M sequences only")
+    sub.add_argument("--orders", type=int, metavar="K", help="masked sources: a tighter bound, by K orders a sequence")
 
     command("backends", list_backends)
     return parser

@@ -6,7 +6,7 @@ from .arrays import like
 from .protocols import Array, Key, Namespace
 from .random import uniform
 
-__all__ = ["grid", "low_discrepancy"]
+__all__ = ["antithetic", "grid", "independent", "low_discrepancy"]
 
 
 def grid(steps: int, *, t_0: float = 0.0, T: float = 1.0) -> list[float]:
@@ -36,3 +36,28 @@ def low_discrepancy(key: Key, num: int, *, xp: Namespace = np) -> Array:
     offset = uniform(key, (1,), xp=xp)
     t = offset + like(offset, np.arange(num) / max(1, num))  # NumPy's quotients: compilers round others
     return t - xp.floor(t)
+
+
+def independent(key: Key, num: int, *, xp: Namespace = np) -> Array:
+    """Independent uniform times, float64[num] in [0, 1).
+
+    >>> from .random import Key
+    >>> independent(Key(0, 42), 2)
+    array([0.42672757, 0.01501007])
+    """
+    return uniform(key, (num,), xp=xp)
+
+
+def antithetic(key: Key, num: int, *, xp: Namespace = np) -> Array:
+    """Uniform times in pairs u and 1 - u, float64[num] in [0, 1): neighbours err to opposite sides where f is monotone.
+
+    To the last of 52 bits: then both are uniform, and neither is 1.
+
+    Source: Hammersley and Morton 1956.
+
+    >>> from .random import Key
+    >>> antithetic(Key(0, 42), 3)
+    array([0.42672757, 0.57327243, 0.01501007])
+    """
+    u = uniform(key, (-(-num // 2),), xp=xp)
+    return xp.reshape(xp.stack([u, (1 - 2.0**-52) - u], axis=-1), (-1,))[:num]

@@ -14,10 +14,13 @@ import pytest
 
 from dfm_ref import backends, checkpoints, random, runs
 from dfm_ref.cli import main
+from dfm_ref.data import load
+from dfm_ref.nn import train as training
 
 TINY = ("--model", "mlp", "--dim", "8", "--depth", "1", "--batch", "4", "--warmup", "2", "--steps", "5")
 TEXT = "the cat sat on the mat.\n" * 8
 PROGRESS = re.compile(r"(training|sampling|evaluating) \d+/\d+")
+LABELLED = pytest.mark.skipif(not find_spec("sklearn"), reason="needs the digits of scikit-learn")
 INSTALLED = ["strict", *(name for name in ("torch", "jax") if find_spec(name))]
 
 
@@ -63,6 +66,7 @@ def at(tmp_path_factory):
         ("text", f"text:{folder / 'text.txt'}", "--length", "8"),
         ("uniform", folder / "data.npy", "--source", "uniform"),
         ("uniform_text", f"text:{folder / 'text.txt'}", "--length", "8", "--source", "uniform"),
+        *((("digits", "digits", "--classes", "10", "--learning-rate", "0.1"),) if find_spec("sklearn") else ()),
     ):
         assert main(["train", "--data", str(data), "--out", str(folder / name), *TINY, *more]) == 0
     return folder
@@ -170,13 +174,57 @@ def test_tiles_start_from_noise_of_their_own(at):
 
 
 def test_evaluate_prints_the_mean_and_its_standard_error(run, at):
+    """Of a model too large to enumerate: the mean of the estimates."""
     numpy = backends.load("numpy")
-    held, params = runs.load(at / "uniform", backend=numpy)
-    x_1 = np.load(at / "data.npy")[:7]
+    held, params = runs.load(at / "uniform_text", backend=numpy)
+    x_1 = load(f"text:{at / 'text.txt'}", length=8, split="test", characters=held.characters).x_1[:7]
     nats = runs.bound(held.config, params, random.key(3), x_1, backend=numpy, draws=2)
-    args = ("evaluate", at / "uniform", "--data", at / "data.npy", "--limit", 7, "--draws", 2, "--seed", 3)
-    out = run(*args)[1]
-    assert f"{np.mean(nats):.4f}" in out and f"{np.std(nats, ddof=1) / np.sqrt(7):.4f}" in out
+    arguments = "evaluate", at / "uniform_text", "--data", f"text:{at / 'text.txt'}"
+    out = run(*arguments, "--limit", 7, "--draws", 2, "--seed", 3)[1]
+    error = np.std(nats, ddof=1) / np.sqrt(7)
+    for mean, spread, unit in (
+        (np.mean(nats), error, "nats per sequence"),
+        (np.mean(nats) / (8 * np.log(2)), error / (8 * np.log(2)), "bits per token"),
+        (np.exp(np.mean(nats) / 8), np.exp(np.mean(nats) / 8) * error / 8, "perplexity"),
+    ):
+        assert f"bound on -log p: {mean:.4f} {unit} (standard error {spread:.4f})" in out
+    assert "exact" not in out and "enumerated" not in out
+
+
+@pytest.mark.parametrize("name", ["arrays", "uniform"])
+def test_evaluate_of_a_small_model_prints_the_exact_value_under_its_bound(run, at, name):
+    status, out, err = run("evaluate", at / name, "--data", at / "data.npy", "--seed", 1)
+    assert (status, err) == (0, []) and f"all {5**3 if name == 'arrays' else 4**3} states enumerated" in out
+    bound, exact = (
+        float(re.search(rf"^{what}: ([\d.]+) nats", out, re.M)[1]) for what in ("bound on -log p", "exact -log p")
+    )
+    assert exact <= bound and exact == pytest.approx(3 * np.log(4), rel=0.1), "five steps know nothing yet"
+    held, params = runs.load(at / name, backend=backends.load("numpy"))
+    x_1 = np.load(at / "data.npy")
+    bounds, exact_nats = runs.enumerated(held.config, params, x_1, backend=backends.load("numpy"))
+    assert np.all(exact_nats <= bounds + 1e-4)
+    assert (f"{np.mean(bounds):.4f}", f"{np.mean(exact_nats):.4f}") == (f"{bound:.4f}", f"{exact:.4f}")
+    numpy = backends.load("numpy")
+    sampled = [runs.bound(held.config, params, random.key(seed), x_1, backend=numpy, draws=4) for seed in range(40)]
+    apart = (np.mean(sampled, 0) - bounds) / (np.std(sampled, 0, ddof=1) / np.sqrt(40))
+    assert np.all(np.abs(apart) < 8), "one of 50 Student's t of 39 degrees: 5e-8"
+
+
+def test_orders_tighten_the_bound_of_a_mask_and_are_no_option_without(run, refused, at):
+    arguments = "evaluate", at / "arrays", "--data", at / "data.npy", "--limit", 20
+    out = run(*arguments, "--orders", 3)[1]
+    numpy = backends.load("numpy")
+    held, params = runs.load(at / "arrays", backend=numpy)
+    x_1 = np.load(at / "data.npy")[:20]
+    nats = runs.importance_bound(held.config, params, random.key(0), x_1, backend=numpy, orders=3)
+    assert f"bound on -log p by 3 orders: {np.mean(nats):.4f} nats per sequence" in out
+    x_1 = np.tile(x_1, (5, 1))
+    twice = runs.importance_bound(held.config, params, random.key(0), x_1, backend=numpy, orders=3)
+    np.testing.assert_allclose(twice[:20], nats, rtol=1e-6, err_msg="the orders of a sequence are its own")
+    assert twice.shape == (100,) and not np.allclose(twice[:20], twice[80:], rtol=1e-6)
+    assert "orders" in refused("evaluate", at / "uniform", "--data", at / "data.npy", "--orders", 3)
+    for count in (0, -1, "x"):
+        assert "orders" in refused(*arguments, "--orders", count)
 
 
 def test_the_seed_decides(run, at):
@@ -215,6 +263,90 @@ def test_holes_come_first_in_the_vocabulary_or_not(run, at):
     """A hole may be a character of the vocabulary: it is still open."""
     out = run("sample", at / "text", "--num", 40, "--prompt", "aaaaaaaa", "--hole", "a")[1]
     assert len(set(out)) > 2
+
+
+def lines(out):
+    """The lines of 8 characters that `sample` prints."""
+    return [out[i : i + 8] for i in range(0, len(out), 9)]
+
+
+STEERINGS = ["--temperature 0.5", "--top-p 0.5", "--guidance 3", "--guidance 2 --temperature 0.7 --top-p 0.9 --ban at"]
+
+
+@pytest.mark.parametrize("steering", STEERINGS)
+@pytest.mark.parametrize("backend", ["numpy", "strict"])
+def test_guidance_and_shapes_leave_the_prompt_and_change_the_rest(run, at, steering, backend):
+    args = ("sample", at / "text", "--num", 70, "--steps", 4, "--prompt", "c_t", "--hole", "_", "--backend", backend)
+    status, out, _ = run(*args, *steering.split())
+    rows = lines(out)
+    assert status == 0 and len(rows) == 70 and all(row[0] == "c" and row[2] == "t" for row in rows)
+    assert out != run(*args)[1]
+    if "--ban" in steering:
+        assert not set("".join(row[1] + row[3:] for row in rows)) & set("at")
+
+
+@pytest.mark.parametrize("name", ["text", "uniform_text"])
+def test_shapes_that_change_nothing_change_no_token(run, at, name):
+    args = ("sample", at / name, "--num", 40, "--steps", 4, "--prompt", "cat")
+    assert run(*args)[1] == run(*args, "--temperature", 1, "--top-p", 1, "--ban", "")[1]
+    if name == "text":
+        assert run(*args)[1] == run(*args, "--guidance", 1)[1], "at strength 1 it is the prompted model"
+
+
+def test_guidance_towards_a_prompt_is_away_from_the_model_that_does_not_see_it(at):
+    numpy = backends.load("numpy")
+    held, params = runs.load(at / "text", backend=numpy)
+    keep, mask = np.arange(8) < 3, held.config.vocab_size - 1
+    x_t, t = np.asarray([[0, 1, 2, mask, 5, mask, mask, 3]]), np.asarray([0.5])
+    guided = runs.steered(held.config, params, runs.Steering(guidance=2.5), keep=keep, backend=numpy)
+    model = training.Trained(held.config, params)
+    seen, unseen = (model(x, t)[..., :mask][x_t == mask] for x in (x_t, np.where(keep, mask, x_t)))
+    expected = 2.5 * seen - 1.5 * unseen
+    np.testing.assert_allclose(guided(x_t, t)[..., :mask][x_t == mask], expected, rtol=1e-6)
+    sites = np.asarray([3, 6])
+    rows = guided(x_t, t)[0, sites, :mask]
+    np.testing.assert_allclose(guided.at(x_t, t, sites)[:, :mask], rows, rtol=1e-6)
+
+
+def test_one_likeliest_character_is_left_at_a_small_mass_or_a_low_temperature(run, at):
+    """Every token alone is then the mode of its posterior; behind a mask one step asks for all at once."""
+    outs = [run("sample", at / "text", "--num", 20, "--steps", 1, *steering)[1] for steering in
+            (("--top-p", 1e-6), ("--temperature", 1e-6))]  # fmt: skip
+    assert outs[0] == outs[1] and len(set(lines(outs[0]))) == 1
+
+
+@LABELLED
+def test_labels_and_guidance_towards_them(run, at):
+    args = ("sample", at / "digits", "--num", 3, "--steps", 2)
+    outs = {flags: run(*args, *flags.split())[1] for flags in ("", "--label 3", "--label 7", "--label 3 --guidance 3")}
+    assert len(set(outs.values())) == 4 and all(len(out.splitlines()) == 3 for out in outs.values())
+    assert run(*args, "--label", 3, "--guidance", 1)[1] == outs["--label 3"]
+    assert run(*args, "--label", 3, "--guidance", 0)[1] == outs[""], "at strength 0 it is the model without a label"
+    assert checkpoint(at / "digits")[1]["config"]["classes"] == 10
+
+
+@LABELLED
+def test_a_run_with_classes_resumes_with_its_labels(run, at, tmp_path):
+    args = ("train", "--data", "digits", "--out", tmp_path, "--classes", 10, "--learning-rate", 0.1, *TINY[:-1])
+    done = command(*args, 5, before=at_update(3, interrupt("SIGINT")))
+    assert done.returncode == 130 and checkpoint(tmp_path)[1]["step"] == 2
+    assert run(*args, 5, "--resume")[0] == 0
+    assert_same_run(tmp_path, at / "digits")
+
+
+@pytest.mark.parametrize("backend", [b for b in INSTALLED if b not in ("strict", "jax")])
+def test_guided_and_shaped_samples_print_their_share_of_equal_tokens(run, at, backend):
+    args = ("sample", at / "text", "--num", 30, "--steps", 2, "--prompt", "cat", *STEERINGS[-1].split())
+    status, out, _ = run(*args, "--backend", backend, "--out", at / "guided.npy")
+    assert status == 0 and float(re.search(r"([\d.]+)%", out)[1]) > 95
+
+
+def test_a_checkpoint_from_before_classes_is_read(run, at, tmp_path):
+    arrays, description = checkpoint(at / "arrays")
+    old = {n: v for n, v in description["config"].items() if n not in ("classes", "label_dropout")}
+    checkpoints.save(tmp_path / "checkpoint.safetensors", arrays, description | {"config": old})
+    args = ("--num", 30, "--steps", 2)
+    assert run("sample", tmp_path, *args) == run("sample", at / "arrays", *args)
 
 
 def test_settings_come_from_the_flags_over_the_file(run, at, tmp_path):
@@ -315,6 +447,8 @@ SETTINGS = {
     "--learning-rate": ("0", "-1", "nan", "inf", "fast"),
     "--weight-decay": ("nan", "inf", "-1"),
     "--clip": ("0", "nan"),
+    "--classes": ("-1", "3", "two"),
+    "--label-dropout": ("-0.1", "1.1", "nan"),
     "--ema": ("1", "-0.1", "nan"),
     "--warmup": ("-5",),
     "--model": ("cnn",),
@@ -365,6 +499,44 @@ def test_arguments_that_cannot_be_used_are_one_line(refused, at):
         refused("evaluate", at / "arrays", "--data", at / "data.npy", *arguments.split())
     for arguments in ((), ("fly",), ("train",), ("evaluate", at / "arrays"), ("backends", "--nope")):
         refused(*arguments)
+
+
+def test_steering_that_cannot_be_used_is_one_line(refused, at):
+    for name, flags, says in (
+        ("text", "--guidance 2", "--guidance: expected a --label, or a --prompt of a masked source"),
+        ("text", "--guidance 2 --prompt ___ --hole _", "--guidance"),
+        ("uniform_text", "--guidance 2 --prompt cat", "--guidance"),
+        ("text", "--guidance -1 --prompt cat", "--guidance: expected a number >= 0, got -1"),
+        ("text", "--guidance nan --prompt cat", "--guidance"),
+        ("text", "--guidance inf --prompt cat", "--guidance"),
+        ("text", "--guidance x --prompt cat", "guidance"),
+        ("text", "--label 3", "--label: expected a checkpoint trained with --classes"),
+        ("text", "--label 3 --guidance 2", "--label"),
+        ("text", "--temperature 0", "temperature"),
+        ("text", "--temperature -1", "temperature"),
+        ("text", "--temperature nan", "temperature"),
+        ("text", "--top-p 0", "top_p"),
+        ("text", "--top-p 1.5", "top_p"),
+        ("text", "--ban Z", "'Z'"),
+        ("arrays", "--ban a", "--ban: expected a checkpoint trained on text"),
+    ):
+        assert says in refused("sample", at / name, "--num", 1, *flags.split()), flags
+    assert "banned" in refused("sample", at / "text", "--num", 1, "--ban", "".join(set(TEXT)))
+
+
+@LABELLED
+def test_labels_and_classes_that_cannot_be_used_are_one_line(refused, at, tmp_path):
+    for label in (-1, 10, "x", 0.5):
+        assert "label" in refused("sample", at / "digits", "--num", 1, "--label", label)
+    assert "--guidance" in refused("sample", at / "digits", "--num", 1, "--guidance", 2)
+    for data, classes, says in (
+        ("digits", 7, "expected 10, the labels of digits, or 0, got 7"),
+        (at / "data.npy", 4, "has no labels"),
+        (f"text:{at / 'text.txt'}", 2, "has no labels"),
+        ("digits", -1, "classes: expected a number >= 0"),
+    ):
+        assert says in refused("train", "--data", data, "--out", tmp_path, "--classes", classes, *TINY)
+    assert not (tmp_path / "checkpoint.safetensors").exists()
 
 
 def test_prompts_that_cannot_be_used_are_one_line(refused, at):

@@ -1,7 +1,7 @@
 """The oracle proves itself: every identity of the theory in fractions, with ==."""
 
 from fractions import Fraction
-from itertools import pairwise
+from itertools import pairwise, permutations
 from itertools import product as cartesian
 from math import comb, prod
 from typing import Any, NamedTuple
@@ -14,6 +14,8 @@ from hypothesis import strategies as st
 from dfm_ref.verify.oracle import (
     Problem,
     Table,
+    any_order_bound,
+    any_order_law,
     at_x_0,
     at_x_1,
     clipped_coefficients,
@@ -24,6 +26,7 @@ from dfm_ref.verify.oracle import (
     enumerate_pairs,
     euler_kernel,
     evaluate,
+    evolve,
     exact,
     finite_coefficients,
     finite_kernel,
@@ -35,7 +38,9 @@ from dfm_ref.verify.oracle import (
     marginal,
     marginal_dot,
     pair_posterior,
+    path_divergence,
     posteriors,
+    prior_divergence,
     product,
     product_dot,
     prompted,
@@ -606,3 +611,104 @@ def test_total_variation() -> None:
     p = exact([[1, 0, 0], ["1/2", "1/2", 0]])
     assert total_variation(p, exact([0, 0, 1])).tolist() == [1, 1]
     assert total_variation(p[0], p[1]) == F(1, 2)
+
+
+# Likelihoods
+
+
+def masked_model(q: Table | None, length: int, seed: int = 0) -> Table:
+    """p_hat[N, S, 3] in fractions beside the mask 2: the posterior of q[2**N], or a wrong one."""
+    data, rng = states(2, length), np.random.default_rng(seed)
+    p_hat = exact(np.zeros((length, 3**length, 3), dtype=int))
+    for k, z in enumerate(states(3, length)):
+        fits = ((data == z) | (z == 2)).all(axis=-1)
+        for i in range(length):
+            weights = (
+                exact(rng.integers(1, 5, 2))
+                if q is None
+                else np.array([q[fits & (data[:, i] == v)].sum() for v in (0, 1)])
+            )
+            p_hat[i, k, :2] = weights / weights.sum() if weights.sum() else F(1, 2)
+    return p_hat
+
+
+def at_data(length: int) -> Table:
+    return states(2, length) @ 3 ** np.arange(length)[::-1]
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_the_any_order_law_is_the_mean_over_orders_and_q_for_the_posterior(length: int) -> None:
+    q = exact(np.random.default_rng(length).integers(0, 4, 2**length) + np.eye(1, 2**length, dtype=int)[0])
+    q = q / q.sum()
+    law = any_order_law(masked_model(q, length), 2)
+    assert np.all(law[at_data(length)] == q) and law.sum() == 1
+    p_hat = masked_model(None, length)
+    law, place = any_order_law(p_hat, 2), 3 ** np.arange(length)[::-1]
+    assert law.sum() == 1
+    for x, k in zip(states(2, length), at_data(length), strict=True):
+        orders, total = list(permutations(range(length))), F(0)
+        for order in orders:
+            z, chance = np.full(length, 2), F(1)
+            for i in order:
+                chance *= p_hat[i, z @ place, x[i]]
+                z[i] = x[i]
+            total += chance / len(orders)
+        assert law[k] == total
+
+
+@pytest.mark.parametrize("length", [1, 2, 3])
+def test_the_any_order_bound_is_the_sum_over_subsets_above_the_law_and_meets_it_for_the_posterior(length: int) -> None:
+    q = exact(np.random.default_rng(length).integers(1, 4, 2**length))
+    q, here = q / q.sum(), at_data(length)
+    np.testing.assert_allclose(any_order_bound(masked_model(q, length), 2)[here], -np.log(q.astype(float)))
+    p_hat = masked_model(None, length)
+    bound = any_order_bound(p_hat, 2)
+    assert np.all(bound[here] >= -np.log(any_order_law(p_hat, 2)[here].astype(float)) - 1e-12)
+    assert np.all(np.isposinf(np.delete(bound, here)))
+    for x, k in zip(states(2, length), here, strict=True):
+        total = 0.0
+        for hidden in states(2, length)[1:].astype(bool):
+            z, n = np.where(hidden, 2, x) @ 3 ** np.arange(length)[::-1], int(hidden.sum())
+            share = 1 / (n * comb(length, n))
+            total -= share * sum(np.log(float(p_hat[i, z, x[i]])) for i in range(length) if hidden[i])
+        assert bound[k] == pytest.approx(total)
+
+
+@settings(max_examples=25, deadline=None)
+@given(case=cases(), T=st.sampled_from([0.3, 0.8]))
+def test_evolve_carries_p_0_to_p_t_by_the_exact_velocity(case: Case, T: float) -> None:
+    """To 1e-6 alone, for the velocity of some schedules has kinks; smooth ones: the next test."""
+    pi = case.problem._replace(pi=case.problem.pi.astype(float), w=case.problem.w.astype(float))
+    exactly = Case(case.pi, pi, case.coef.astype(float))
+    law = evolve(lambda t: generator(exactly.velocity(t)), marginal(pi, exactly.kappa(0.0)), np.linspace(0, T, 41))
+    np.testing.assert_allclose(law[-1], marginal(pi, exactly.kappa(T)), atol=1e-5)
+    np.testing.assert_allclose(law[20], marginal(pi, exactly.kappa(T / 2)), atol=1e-5)
+
+
+def test_evolve_is_accurate_for_smooth_rates_and_up_to_a_singular_end() -> None:
+    Q = np.array([[-2.0, 1.0], [2.0, -1.0]])  # to 1/3, 2/3 at rate 3
+    p = np.array([0.9, 0.1])
+    law = evolve(lambda t: np.cos(3 * t) * Q, p, np.linspace(0, 1, 5))
+    np.testing.assert_allclose(law[:, 0] - 1 / 3, (0.9 - 1 / 3) * np.exp(-np.sin(3 * np.linspace(0, 1, 5))), rtol=1e-13)
+    exact_end = 1 / 3 + (0.9 - 1 / 3) * np.exp(3 - 3 * np.e)
+    errors = [abs(evolve(lambda t: np.exp(t) * Q, p, [0.0, 1.0], stages=k)[1, 0] - exact_end) for k in (2, 4, 8)]
+    assert errors[0] > 1e-3 > errors[1] > 1e-6 > errors[2]
+    assert np.all(np.isfinite(evolve(lambda t: Q / (1 - t), p, [0.5, 1.0])))
+
+
+def test_divergences() -> None:
+    rng = np.random.default_rng(2)
+    u, v = rng.uniform(0.1, 2, (2, 2, 4, 2))
+    moves = 1 - delta(states(2, 2).T, 2)
+    by_hand = (moves * (u * np.log(u / v) - u + v)).sum(axis=(0, 2))
+    np.testing.assert_allclose(path_divergence(u, v), by_hand)
+    assert np.all(path_divergence(u, u) == 0) and np.all(by_hand > 0)
+    sparse = v * (rng.uniform(size=v.shape) < 0.5)
+    np.testing.assert_allclose(path_divergence(0 * u, sparse), (moves * sparse).sum(axis=(0, 2)))
+    assert np.array_equal(np.isinf(path_divergence(u, sparse)), (moves * (sparse == 0)).any(axis=(0, 2)))
+    pi = rng.dirichlet(np.ones(16)).reshape(4, 4)
+    p, q = pi.sum(axis=1), pi.sum(axis=0)
+    information = np.sum(pi * np.log(pi / np.outer(p, q)))
+    assert prior_divergence(pi, p) @ q == pytest.approx(information) and information > 0
+    np.testing.assert_allclose(prior_divergence(np.outer(p, q), p), 0, atol=1e-15)
+    assert np.all(prior_divergence(np.eye(4) / 4, np.full(4, 1 / 4)) == pytest.approx(np.log(4)))

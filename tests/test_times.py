@@ -6,7 +6,7 @@ from scipy import stats
 from strategies import BACKENDS, backend
 
 from dfm_ref import random
-from dfm_ref.times import grid, low_discrepancy
+from dfm_ref.times import antithetic, grid, independent, low_discrepancy
 
 KEY = random.key(5)
 
@@ -57,4 +57,19 @@ def test_each_time_is_uniform():
 @pytest.mark.parametrize("name", BACKENDS)
 def test_times_are_the_same_on_every_library(name):
     b = backend(name)
-    np.testing.assert_allclose(b.to_numpy(low_discrepancy(KEY, 37, xp=b.xp)), low_discrepancy(KEY, 37), rtol=4e-16)
+    for draw in (antithetic, independent, low_discrepancy):
+        np.testing.assert_allclose(b.to_numpy(draw(KEY, 37, xp=b.xp)), draw(KEY, 37), rtol=4e-16)
+
+
+@pytest.mark.parametrize("num", [0, 1, 2, 5, 2000])
+def test_antithetic_times_come_in_pairs_of_mean_one_half_and_independent_ones_do_not(num):
+    t, alone = antithetic(KEY, num), independent(KEY, num)
+    assert t.shape == alone.shape == (num,)
+    assert np.all((t >= 0) & (t < 1)) and np.all((alone >= 0) & (alone < 1))
+    pairs = t[: num // 2 * 2].reshape(-1, 2)
+    assert np.all(pairs.sum(axis=-1) == 1 - 2.0**-52)
+    if num == 2000:
+        for one in (alone, t[::2], t[1::2]):
+            assert stats.kstest(one, "uniform").pvalue > 1e-6
+        for other in (t[1::2], alone[1::2]):
+            assert abs(np.corrcoef(alone[::2], other)[0, 1]) < 5 / np.sqrt(1000)

@@ -20,7 +20,7 @@ Tables of 0 and 1 are integers, which join either kind.
 """
 
 import itertools
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable, Sequence
 from fractions import Fraction
 from typing import Any, NamedTuple, TypeAlias
 
@@ -32,6 +32,8 @@ __all__ = [
     "FiniteCoefficients",
     "Posteriors",
     "Problem",
+    "any_order_bound",
+    "any_order_law",
     "at_x_0",
     "at_x_1",
     "clipped_coefficients",
@@ -42,6 +44,7 @@ __all__ = [
     "enumerate_pairs",
     "euler_kernel",
     "evaluate",
+    "evolve",
     "exact",
     "finite_coefficients",
     "finite_kernel",
@@ -53,7 +56,9 @@ __all__ = [
     "marginal",
     "marginal_dot",
     "pair_posterior",
+    "path_divergence",
     "posteriors",
+    "prior_divergence",
     "product",
     "product_dot",
     "prompted",
@@ -448,6 +453,111 @@ def total_variation(p: Table, q: Table) -> Any:
     1/4
     """
     return np.abs(p - q).sum(axis=-1) / 2
+
+
+# Likelihoods
+
+
+def path_divergence(u: Table, v: Table) -> Table:
+    """sum over i and x != z^i of u log(u / v) - u + v at every state z, float64[S]: two velocities [N, S, d].
+
+    Given a pair, its mean under `conditional` is what a bound on -log of the model's probability integrates over t;
+    0 log 0 is 0, and a move that v never makes costs +inf.
+
+    >>> path_divergence(np.array([[[-1.0, 1.0], [1.0, -1.0]]]), np.array([[[-0.5, 0.5], [0.0, 0.0]]]))
+    array([0.19314718,        inf])
+    """
+    u, v = np.asarray(u, dtype=np.float64), np.asarray(v, dtype=np.float64)
+    moves = _stay(u.shape[0], u.shape[-1]) == 0
+    with np.errstate(divide="ignore", invalid="ignore"):
+        terms = np.where(u > 0, u * np.log(u / v), 0.0) - u + v
+    return np.asarray(np.where(moves, terms, 0.0).sum(axis=(0, -1)))
+
+
+def prior_divergence(pi: Table, p_0: Table) -> Table:
+    """KL(pi(x_0 | x_1) || p_0(x_0)) of every x_1, float64[S], 0 where it never comes: pi[S, S], p_0[S].
+
+    The part of a bound that a coupling costs: 0 where it is independent; its mean over x_1 is the mutual information
+    of x_0 and x_1, if p_0 is the marginal.
+
+    >>> prior_divergence(np.array([[0.5, 0.0], [0.0, 0.5]]), np.array([0.5, 0.5])) / np.log(2)
+    array([1., 1.])
+    """
+    pi, p_0 = np.asarray(pi, dtype=np.float64), np.asarray(p_0, dtype=np.float64)
+    q = pi.sum(axis=0)
+    given = pi / np.where(q > 0, q, 1.0)
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.asarray(np.where(given > 0, given * np.log(given / p_0[:, None]), 0.0).sum(axis=0))
+
+
+def evolve(Q: Callable[[float], Table], p: Table, times: Sequence[float], *, stages: int = 8) -> Table:
+    """The laws at the times of the chain dp/dt = Q_t p that starts at p, float64[len(times), S].
+
+    One step of Gauss's collocation an interval, of order 2 x stages: to rounding where Q is smooth and intervals short.
+    Q is never asked at the times themselves, so that the last may be one where it is singular but integrable.
+
+    >>> Q = np.array([[-1.0, 0.0], [1.0, 0.0]])
+    >>> float(evolve(lambda t: Q, np.array([1.0, 0.0]), [0.0, 1.0])[1, 0] - np.exp(-1)) < 1e-14
+    True
+    """
+    x, w = np.polynomial.legendre.leggauss(stages)
+    P = np.polynomial.legendre.legvander(x, stages)
+    before = np.hstack([-np.ones((stages, 1)), P[:, : stages - 1]])
+    A = (P[:, 1:] - before) @ (P[:, :stages] * w[:, None]).T / 4  # to each node on [0, 1]
+    laws = [np.asarray(p, dtype=np.float64)]
+    for t, s in itertools.pairwise(times):
+        rates = np.stack([np.asarray(Q(t + (s - t) * (node + 1) / 2), dtype=np.float64) for node in x])
+        size = rates.shape[-1]
+        system = np.eye(stages * size) - (s - t) * np.einsum("kxz,kj->kxjz", rates, A).reshape(stages * size, -1)
+        slopes = np.linalg.solve(system, (rates @ laws[-1]).ravel()).reshape(stages, size)
+        laws.append(laws[-1] + (s - t) * (w / 2) @ slopes)
+    return np.stack(laws)
+
+
+def any_order_law(p_hat: Table, mask: int) -> Table:
+    """The probability of every state under a mask model free of time, [S]: 0 where a token is still the mask.
+
+    p(x) = 1 / N! sum over orders of prod_i p_hat^i(x^i | those before); p_hat[N, S, d] given the state, revealed or
+    not. It is the law of the chain at t = 1 for any schedule that all tokens share.
+
+    >>> p_hat = np.broadcast_to(exact(["1/4", "3/4", 0]), (2, 9, 3))
+    >>> print(*any_order_law(p_hat, 2)[[0, 1, 3, 4]])
+    1/16 3/16 3/16 9/16
+    """
+    length, size, vocab_size = p_hat.shape
+    x = states(vocab_size, length)
+    place = vocab_size ** np.arange(length)[::-1]
+    mean = [0 * p_hat[0, 0, 0]] * size  # over orders, of revealing what the state shows
+    for k in sorted(range(size), key=lambda k: int(np.sum(x[k] != mask))):
+        shown = np.flatnonzero(x[k] != mask)
+        ways = [
+            mean[k + (mask - x[k, i]) * place[i]] * p_hat[i, k + (mask - x[k, i]) * place[i], x[k, i]] for i in shown
+        ]
+        mean[k] = sum(ways[1:], ways[0]) / len(shown) if ways else mean[k] + 1
+    return np.where((x == mask).any(axis=-1), 0, np.array(mean))
+
+
+def any_order_bound(p_hat: Table, mask: int) -> Table:
+    """The mean over orders of sum_i -log p_hat^i(x^i | those before), float64[S]: +inf where a token is the mask.
+
+    By the orders themselves, N! of them.
+
+    >>> p_hat = np.broadcast_to(np.array([0.25, 0.75, 0.0]), (1, 3, 3))
+    >>> any_order_bound(p_hat, 2)
+    array([1.38629436, 0.28768207,        inf])
+    """
+    length, _, vocab_size = p_hat.shape
+    x = states(vocab_size, length)
+    place = vocab_size ** np.arange(length)[::-1]
+    orders = list(itertools.permutations(range(length)))
+    nats = np.zeros(len(x))
+    for order in orders:
+        z = np.full_like(x, mask)
+        for i in order:
+            with np.errstate(divide="ignore"):
+                nats -= np.log(np.asarray(p_hat[i, z @ place, x[:, i]], dtype=np.float64))
+            z[:, i] = x[:, i]
+    return np.where((x == mask).any(axis=-1), np.inf, nats / len(orders))
 
 
 def _stay(length: int, vocab_size: int) -> Table:
