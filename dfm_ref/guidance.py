@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import like, logsumexp, namespace, one_hot, pick, widen
+from .arrays import like, logsumexp, namespace, one_hot, pick
 from .checks import same_shape
 from .protocols import Array, Model
 
@@ -62,7 +62,7 @@ def of_rates(u_c: Array, u_u: Array, x_t: Array, *, strength: float) -> Array:
 
 
 def of_posteriors(logits_c: Array, logits_u: Array, *, strength: float) -> Array:
-    """Logits of p_c^g p_u^(1-g), up to a constant a row: float[..., V] twice -> float[..., V].
+    """Logits of p_c^g p_u^(1-g), up to a constant a row: float[..., V] twice -> float64[..., V].
 
     Gives up: the path p_t and the data's law, at g = 1 nothing; the clock is the path's. Logits of a mask path's mask
     have no say in the rest: like any model's they are left out where values are drawn (`paths.reveal`).
@@ -77,7 +77,8 @@ def of_posteriors(logits_c: Array, logits_u: Array, *, strength: float) -> Array
     """
     same_shape(logits_c=logits_c, logits_u=logits_u)
     xp = namespace(logits_c, logits_u)
-    logits = _geometric(widen(logits_c), widen(logits_u), strength, "probability")
+    wide_c, wide_u = (xp.astype(logits, xp.float64) for logits in (logits_c, logits_u))
+    logits = _geometric(wide_c, wide_u, strength, "probability")
     if not bool(xp.all(xp.any(logits > -inf, axis=-1))):
         raise ValueError("logits_c, logits_u: expected a token that is possible in both")
     return logits
@@ -157,7 +158,7 @@ def by_predictor(u: Array, log_ratios: Array, x_t: Array, *, strength: float) ->
 
 
 def temper(logits: Array, *, temperature: float) -> Array:
-    """Logits of p^(1/temperature), up to a constant a row: float[..., V] -> float[..., V].
+    """Logits of p^(1/temperature), up to a constant a row: float[..., V] -> float64[..., V].
 
     Below 1 sharper, above 1 flatter, at 1 unchanged. Gives up: the path p_t and the data's law. ValueError unless the
     temperature is a number > 0.
@@ -170,8 +171,9 @@ def temper(logits: Array, *, temperature: float) -> Array:
         raise ValueError(f"temperature: expected a number > 0, got {temperature}")
     if temperature == 1:
         return logits
-    logits = widen(logits)
-    return (logits - namespace(logits).max(logits, axis=-1, keepdims=True)) / temperature
+    xp = namespace(logits)
+    logits = xp.astype(logits, xp.float64)
+    return (logits - xp.max(logits, axis=-1, keepdims=True)) / temperature
 
 
 def top_p(logits: Array, *, p: float) -> Array:
@@ -235,6 +237,9 @@ class Guided:
     unconditional: Model
     strength: float
 
+    def __post_init__(self) -> None:
+        _strength(self.strength)
+
     def __call__(self, x_t: Array, t: Array) -> Any:
         return self._blend(self.conditional(x_t, t), self.unconditional(x_t, t))
 
@@ -262,6 +267,10 @@ class Shaped:
     temperature: float = 1.0
     top_p: float = 1.0
     banned: tuple[int, ...] = ()
+
+    def __post_init__(self) -> None:
+        one = np.zeros(1)
+        top_p(temper(one, temperature=self.temperature), p=self.top_p)  # says now what the first call would
 
     def __call__(self, x_t: Array, t: Array) -> Any:
         return _each(self._shape, self.model(x_t, t))
@@ -293,6 +302,9 @@ class Steered:
     log_ratios: Callable[[Array, Array], Array]
     strength: float
 
+    def __post_init__(self) -> None:
+        _strength(self.strength)
+
     def __call__(self, x_t: Array, t: Array) -> Array:
         return self._steer(self.model(x_t, t), self.log_ratios(x_t, t))
 
@@ -309,8 +321,7 @@ class Steered:
         return steered
 
     def _steer(self, logits: Array, log_ratios: Array) -> Array:
-        _strength(self.strength)
-        return widen(logits) + self.strength * log_ratios if self.strength > 0 else logits
+        return logits + self.strength * log_ratios if self.strength > 0 else logits
 
 
 @dataclass(frozen=True)

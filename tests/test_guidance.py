@@ -81,7 +81,8 @@ def test_strengths_outside_of_the_domain_raise(strength):
         lambda: guidance.of_rates(u, u, x, strength=strength),
         lambda: guidance.of_posteriors(u, u, strength=strength),
         lambda: guidance.by_predictor(u, u, x, strength=strength),
-        lambda: Steered(lambda x, t: u, lambda x, t: u, strength)(x, 0.5),
+        lambda: Steered(dense, dense, strength),
+        lambda: Guided(dense, dense, strength),
     ):
         with pytest.raises(ValueError, match="strength: expected a number >= 0"):
             call()
@@ -290,6 +291,18 @@ def test_ties_of_a_nucleus_are_the_same_on_every_library(backend_name):
         assert kept.tolist() == [[v < count for v in range(10)]] * 2
 
 
+def test_a_mass_of_1_keeps_every_tail():
+    log_p = np.log([1.0, 1e-300, 1e-15])
+    assert np.array_equal(guidance.top_p(log_p, p=1.0), log_p)
+    assert np.isinf(guidance.top_p(log_p, p=1 - 1e-9)).tolist() == [False, True, True]
+
+
+@pytest.mark.parametrize("shape", [{"temperature": 0.0}, {"top_p": 0.0}])
+def test_a_model_of_an_impossible_shape_raises_before_it_is_asked(shape):
+    with pytest.raises(ValueError, match="expected"):
+        Shaped(dense, **shape)
+
+
 def test_bans():
     assert np.array_equal(guidance.ban(np.zeros((2, 3)), tokens=(0, 2)), [[-np.inf, 0, -np.inf]] * 2)
     assert guidance.ban(np.arange(3.0), tokens=()).tolist() == [0, 1, 2]
@@ -449,10 +462,11 @@ def test_guided_samples_follow_the_guided_law():
     assert follows(x, law) and not follows(x, np.append(p_c[:2] / p_c[:2].sum(), 0.0))
 
 
-def test_half_precision_is_widened_and_arguments_stay_as_they_were():
+def test_guided_logits_are_float64_and_arguments_stay_as_they_were():
     half = np.array([[11.0, 0.0, -11.0]], dtype=np.float16)
     before = half.copy()
-    assert guidance.of_posteriors(half, -half, strength=3.0).dtype == np.float32
+    assert guidance.of_posteriors(half, -half, strength=3.0).dtype == np.float64
+    assert np.all(np.isfinite(guidance.of_posteriors(half, -half, strength=1e300))), "no strength overflows"
     for call in (
         partial(guidance.temper, temperature=0.5),
         partial(guidance.top_p, p=0.5),
