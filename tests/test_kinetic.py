@@ -1,5 +1,6 @@
 """Metric paths: their velocity is the optimal one and generates the path; samplers follow their laws."""
 
+from fractions import Fraction
 from functools import partial
 from itertools import pairwise
 
@@ -156,6 +157,37 @@ def test_the_optimal_velocity_generates_any_path_and_moves_one_way_between_two_t
     off = u * (1 - np.eye(vocab_size))
     assert np.all(off >= 0)
     assert np.all(off * off.T <= 1e-24)
+
+
+@pytest.mark.parametrize("t", [Fraction(1, 5), Fraction(3, 4)])
+def test_averaged_over_correlated_data_it_solves_the_kolmogorov_equation_without_a_rest(t):
+    """Two tokens of three values, and rational p and dp/dt that are no mixture's."""
+    states, eye = oracle.states(3, 2), oracle.exact(np.eye(3, dtype=int))
+    q = oracle.exact(["1/2", 0, 0, "1/8", "1/8", 0, 0, 0, "1/4"])
+
+    def law(t):
+        far = np.abs(np.arange(3)[:, None] - np.arange(3))
+        weights = np.where(far == 0, 1 + 3 * t, (1 - t) * oracle.exact(1 + far))  # [x_1, x]
+        return weights, weights.sum(-1, keepdims=True)
+
+    (w, total), h = law(t), Fraction(1, 10**6)
+    rise = (law(t + h)[0] - law(t - h)[0]) / (2 * h)  # any direction will do in which the sum does not change
+    p = w / total
+    p_dot = rise - rise.sum(-1, keepdims=True) * p
+    u = np.maximum(p[:, :, None] * p_dot[:, None] - p_dot[:, :, None] * p[:, None], 0) / p[:, :, None]  # [x_1, z, x]
+    u = u - eye * u.sum(-1, keepdims=True)
+    joint = q[:, None] * oracle.product(p[states])
+    weights = joint / joint.sum(0)
+    mean = sum(
+        weights[k][None, :, None] * np.stack([u[x, states[:, i]] for i, x in enumerate(states[k])]) for k in range(9)
+    )
+    residual = oracle.kolmogorov_residual(
+        q @ oracle.product_dot(p[states], p_dot[states]), oracle.generator(mean), joint.sum(0)
+    )
+    assert not np.any(residual)
+    for z in range(3):
+        ours = kinetic.optimal(p.astype(float), p_dot.astype(float), np.full(3, z))
+        np.testing.assert_allclose(ours, u[:, z].astype(float), rtol=1e-12, atol=1e-13)
 
 
 def test_on_a_mixture_path_it_is_that_of_the_mixture():
