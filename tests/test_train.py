@@ -200,6 +200,21 @@ def test_labels_go_with_their_sequences_and_are_dropped_at_their_rate(dropout):
     assert dropout in (0, 1) or not np.array_equal(dropped[:500], dropped[500:1000]), "drawn afresh each step"
 
 
+def test_the_draws_of_seed_0_are_pinned():
+    """Rows, masks and dropped labels: a run that was begun with one version is resumed with the next."""
+    seen = []
+
+    def gradients(*arguments, labels):
+        seen.append((*(a.tolist() for a in arguments[2:4]), labels.tolist()))
+        return training.gradients(*arguments, labels=labels)
+
+    settings = replace(OF_CLASSES, batch=6, steps=1)
+    list(training.train(settings, X_1, training.init(settings), labels=LABELS, gradients=gradients))
+    x_1 = [[3, 2, 1], [1, 2, 3], [0, 0, 0], [2, 2, 2], [0, 0, 0], [3, 2, 1]]
+    x_t = [[4, 4, 4], [4, 4, 4], [0, 4, 4], [4, 2, 2], [0, 0, 4], [3, 2, 1]]
+    assert seen == [(x_1, x_t, [1, 1, 2, 2, 0, 1])]
+
+
 def test_the_labels_that_are_dropped_change_no_other_draw():
     """The same batches, times and masks as without classes: the first loss, at logits of 0, is the same number."""
     free = trained(SMALL, steps=1)[1]
