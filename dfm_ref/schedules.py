@@ -85,7 +85,7 @@ class Monotone(ABC):
 
     @_double
     def inverse(self, k: Array) -> Array:
-        """The time at which kappa_t = k, for k in [0, 1]."""
+        """The time at which kappa_t = k, for k in [0, 1]; where kappa is flat, that of a level beside k."""
         return self._time(k, 1 - k)
 
     @_double
@@ -166,9 +166,9 @@ class Polynomial(Monotone):
         return xp.where(t > 0, -xp.expm1(self.exponent * xp.log(later)), xp.ones_like(t))
 
     def _time(self, kappa: Array, rest: Array) -> Array:
-        xp, power = namespace(kappa), 1.0 / self.exponent
+        xp, power = namespace(kappa), 1 / float(self.exponent)
         there = xp.where(kappa > 0, kappa, 1.0 + 0.0 * kappa)
-        lost = float(1 / Fraction(self.exponent) - Fraction(power)) * xp.log(there)  # by rounding 1 / exponent
+        lost = float(1 / Fraction(float(self.exponent)) - Fraction(power)) * xp.log(there)  # by rounding 1 / exponent
         lost = lost + ((1 - kappa) - rest) / there * power  # by rounding kappa
         return xp.where(kappa > 0, there**power * (1 + lost), 0.0 * kappa)
 
@@ -225,7 +225,7 @@ class CubicHermite(Monotone):
 
     @_double
     def kappa_dot(self, t: Array) -> Array:
-        a, b = Fraction(self.a), Fraction(self.b)
+        a, b = Fraction(float(self.a)), Fraction(float(self.b))
         return _quadratic(_squares(a, 6 - 2 * (a + b), b), 1 - t, t)
 
     @_double

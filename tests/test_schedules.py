@@ -185,6 +185,15 @@ def test_the_inverses_are_right_to_4_units_of_the_last_place(kappa, formula, der
 
 
 @every_schedule
+def test_times_of_half_precision_are_answered_in_single(kappa, formula, derivative):
+    """1 / (1 - kappa) overflows in less."""
+    t = np.array([0.0, 0.25, 1.0], dtype=np.float16)
+    for function in (kappa.kappa, kappa.kappa_dot, kappa.one_minus_kappa, kappa.inverse, kappa.inverse_complement):
+        assert function(t).dtype == np.float32
+        assert np.array_equal(function(t), function(t.astype(np.float32)))
+
+
+@every_schedule
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_the_inverses_take_the_ends_to_the_ends(kappa, formula, derivative, dtype):
     ends = np.array([0, 1], dtype=dtype)
