@@ -1,4 +1,4 @@
-"""The command line: dfm-ref demo | train | sample | evaluate | backends.
+"""The command line: dfm-ref demo | train | sample | evaluate | vectors | backends.
 
 A user's mistake is one line on standard error and exit 2; an interrupt is exit 130.
 """
@@ -28,8 +28,9 @@ def main(arguments: list[str] | None = None) -> int:
     """Runs one command and returns its exit status."""
     try:
         options = _parser().parse_args(arguments)
-        options.run(options)
+        status: int = options.run(options) or 0
         sys.stdout.flush()
+        return status
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # the reader has had enough; nothing more can be said to it
@@ -133,6 +134,23 @@ def evaluate(options: argparse.Namespace) -> None:
         print(f"{name}: {value.perplexity.mean:.4f} perplexity (standard error {value.perplexity.error:.4f})")
 
 
+def vectors(options: argparse.Namespace) -> int:
+    """Writes test vectors for implementations in any language, or checks a file of them; exit 1 where one differs."""
+    from .verify import vectors as kit
+
+    if options.backend != "numpy":
+        raise ValueError(f"--backend: expected numpy, in whose arrays vectors are computed, got {options.backend}")
+    file = Path(options.file)
+    if options.action == "write":
+        kit.write(file, seed=options.seed)
+        print(f"{file}: {file.stat().st_size} bytes")
+        return 0
+    report = kit.check(file)
+    sys.stdout.writelines(f"{mismatch}\n" for mismatch in report.mismatches)
+    print(f"{report.held} of {report.cases} hold")
+    return int(bool(report.mismatches))
+
+
 def list_backends(options: argparse.Namespace) -> None:
     """Prints what is installed, what works, and what to install."""
     for name in backends.names():
@@ -216,7 +234,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--version", action="version", version=__version__)
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
 
-    def command(name: str, run: Callable[[argparse.Namespace], None]) -> argparse.ArgumentParser:
+    def command(name: str, run: Callable[[argparse.Namespace], int | None]) -> argparse.ArgumentParser:
         sub = commands.add_parser(name, help=run.__doc__, description=run.__doc__)
         sub.add_argument("--backend", default="numpy", help="the array library to run on; see dfm-ref backends")
         if name != "train":  # which has it among its settings
@@ -261,6 +279,10 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--limit", type=int, metavar="M", help="the first M sequences only")
     sub.add_argument("--orders", type=int, metavar="K", help="masked sources: a tighter bound, by K orders a sequence")
+
+    sub = command("vectors", vectors)
+    sub.add_argument("action", choices=("write", "check"), help="make a file from the seed, or recompute one")
+    sub.add_argument("file", metavar="FILE")
 
     command("backends", list_backends)
     return parser

@@ -16,7 +16,7 @@ import dfm_ref
 ROOT = Path(dfm_ref.__file__).parent
 OPTIONAL = {"dfm_ref.plots": ("matplotlib",), "dfm_ref.demo": ("matplotlib", "sklearn")}
 
-COMMANDS = {"dfm_ref.cli": {"demo", "train", "sample", "evaluate", "list_backends"}}
+COMMANDS = {"dfm_ref.cli": {"demo", "train", "sample", "evaluate", "vectors", "list_backends"}}
 """Public by their docstrings, which `--help` prints, but called through `main` alone."""
 
 NO_DOCTEST = {
@@ -40,6 +40,7 @@ NO_DOCTEST = {
     "verify.oracle.given_pair": "shown by `posteriors`",
     "verify.oracle.kolmogorov_residual": "shown by test_oracle",
     "verify.oracle.marginal_dot": "shown by `marginal`",
+    "verify.reference.document": "shown by `vectors.write`, which takes seconds",
 }
 """Functions that show no example, each with its reason; backward passes show a law instead, and `runs` needs files."""
 
