@@ -254,9 +254,9 @@ def law(
 
     The chain starts at the source and runs to T; for T < 1 every token is then drawn once more. On a mask path the sum
     over orders and times of revealing is a chain of N integrals, done by Gauss's quadrature to a relative `tolerance`;
-    any other path has its Kolmogorov equation solved, at that tolerance a step. The model gets NumPy arrays and may
-    return those of any library. Raises ValueError where V**N exceeds MOST_STATES, for T as `bound` does, and where
-    the tolerance is not reached.
+    any other path has its Kolmogorov equation solved to the same, of 1 / V**N where p is less. The model gets NumPy
+    arrays and may return those of any library; it has to be smooth in t. Raises ValueError where V**N exceeds
+    MOST_STATES, for T as `bound` does, and where the tolerance is not reached.
     Source: Gat et al. 2024 (the chain); enumeration.
 
     >>> from .sources import Masked
@@ -282,8 +282,8 @@ def enumerated_bound(
 ) -> np.ndarray[Any, Any]:
     """What `bound` estimates, for every sequence and an independent coupling: float64[V**N], the last token fastest.
 
-    E over x_t by enumeration, the integral by Gauss's quadrature, to an absolute `tolerance` of nats. Sequences that
-    hold the mask have none: +inf. Arguments and errors as for `law`; two-component paths only.
+    E over x_t by enumeration, the integral by Gauss's quadrature, to a `tolerance` in nats (relative, above 1 nat).
+    Sequences that hold the mask have none: +inf. Arguments and errors as for `law`; two-component paths only.
 
     >>> from .sources import Masked
     >>> unsure = lambda x_t, t: np.zeros((*x_t.shape, 3))
@@ -507,11 +507,11 @@ def _gauss(n: int) -> tuple[Array, Array, Array]:
 
 
 def _settled(value: Callable[[int], Any], tolerance: float) -> Any:
-    """The value at ever more nodes, once it changes by less than the tolerance."""
+    """The value at ever more nodes, once it changes by less than the tolerance, relative or absolute."""
     coarse = value(_NODES[0])
     for n in _NODES[1:]:
         fine = value(n)
-        if np.allclose(fine, coarse, rtol=0.0, atol=tolerance):
+        if np.allclose(fine, coarse, rtol=tolerance, atol=tolerance):
             return fine
         coarse = fine
     raise ValueError(f"tolerance: expected an integral that settles within {tolerance}, it did not by {n} nodes")
@@ -548,19 +548,44 @@ def _reveal(path: Mixture, source: Source, model: Model, x: Array, T: float, tol
 
 
 def _solve(path: Mixture, source: Source, model: Model, x: Array, T: float, tolerance: float) -> Any:
-    """The law of a chain at T, [S], by its Kolmogorov equation."""
+    """The law of a chain at T, [S], by its Kolmogorov equation.
+
+    The posteriors are interpolated between Gauss's nodes: a solver asks for hundreds of times, a model needs a few.
+    """
     from scipy.integrate import solve_ivp
 
     length, vocab_size = x.shape[1], source.vocab_size
-    pmf = np.broadcast_to(np.asarray(source.pmf()), (length, vocab_size))
+    p_0 = np.prod(np.broadcast_to(np.asarray(source.pmf()), (length, vocab_size))[np.arange(length), x], axis=-1)
+    times = event_times if isinstance(path.schedule, Monotone) else uniform_times
 
-    def flow(t: float, p: Array) -> Any:
-        u = forward(path, _posteriors(path, _answer(model, x, t), x), x, t)
-        flux = (p[:, None, None] * u).reshape((vocab_size,) * length + (length, vocab_size))
-        return sum(np.moveaxis(flux[..., i, :].sum(axis=i), -1, i) for i in range(length)).ravel()
+    def scaled_law(n: int) -> Any:
+        u, w, _ = _gauss(n)
+        t_k, _ = times(path.schedule, u, T=T)
+        signs = np.resize([1.0, -1.0], n) * np.sqrt(u * (1 - u) * w)  # barycentric weights
+        found = zip(*(_posteriors(path, _answer(model, x, t), x) for t in t_k.tolist()), strict=True)
+        tables = [None if rows[0] is None else np.stack(rows) for rows in found]
 
-    p_0 = np.prod(pmf[np.arange(length), x], axis=-1)
-    solved = solve_ivp(flow, (0.0, T), p_0, method="DOP853", rtol=tolerance, atol=0.01 * tolerance / len(x), t_eval=[T])
-    if not solved.success:
-        raise ValueError(f"path: expected a chain that can be solved up to T = {T}: {solved.message}")
-    return solved.y[:, -1]
+        def flow(t: float, p: Array) -> Any:
+            apart = level(t) - u
+            share = signs / np.where(apart == 0, 1.0, apart) if np.all(apart) else (apart == 0).astype(np.float64)
+            share = share / share.sum()
+            rates = forward(
+                path, tuple(w_hat if w_hat is None else np.tensordot(share, w_hat, 1) for w_hat in tables), x, t
+            )
+            flux = (p[:, None, None] * rates).reshape((vocab_size,) * length + (length, vocab_size))
+            return sum(np.moveaxis(flux[..., i, :].sum(axis=i), -1, i) for i in range(length)).ravel()
+
+        def level(t: float) -> float:
+            """The u of a time."""
+            if times is uniform_times:
+                return t / T
+            rest = [_monotone(path.schedule).one_minus_kappa(s) for s in (t, T)]
+            return float(np.log(rest[0]) / np.log(rest[1]))
+
+        steps = {"method": "DOP853", "rtol": 0.01 * tolerance, "atol": 0.01 * tolerance / len(x)}
+        solved = solve_ivp(flow, (0.0, T), p_0, t_eval=[T], **steps)
+        if not solved.success:
+            raise ValueError(f"path: expected a chain that can be solved up to T = {T}: {solved.message}")
+        return len(x) * solved.y[:, -1]
+
+    return np.maximum(_settled(scaled_law, tolerance) / len(x), 0.0)
