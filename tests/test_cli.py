@@ -14,6 +14,7 @@ import pytest
 
 from dfm_ref import backends, checkpoints, random, runs
 from dfm_ref.cli import main
+from dfm_ref.data import load
 from dfm_ref.nn import train as training
 
 TINY = ("--model", "mlp", "--dim", "8", "--depth", "1", "--batch", "4", "--warmup", "2", "--steps", "5")
@@ -176,7 +177,7 @@ def test_evaluate_prints_the_mean_and_its_standard_error(run, at):
     """Of a model too large to enumerate: the mean of the estimates."""
     numpy = backends.load("numpy")
     held, params = runs.load(at / "uniform_text", backend=numpy)
-    x_1 = load_data(f"text:{at / 'text.txt'}", length=8, split="test", characters=held.characters).x_1[:7]
+    x_1 = load(f"text:{at / 'text.txt'}", length=8, split="test", characters=held.characters).x_1[:7]
     nats = runs.bound(held.config, params, random.key(3), x_1, backend=numpy, draws=2)
     arguments = "evaluate", at / "uniform_text", "--data", f"text:{at / 'text.txt'}"
     out = run(*arguments, "--limit", 7, "--draws", 2, "--seed", 3)[1]
