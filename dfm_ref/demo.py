@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, checkpoints, data, likelihoods, paths, random, runs, times
+from . import __version__, checkpoints, data, likelihoods, paths, random, runs, samplers, sources, times
+from .guidance import Guided, Labelled
 from .nn import train as training
-from .nn.train import Config
+from .nn.train import Config, Trained
 from .paths import X0, X1, Fixed, Mixture
 from .protocols import Array, Backend
 from .schedules import Bernstein, Convex, Cosine, CubicHermite, Linear
@@ -23,7 +24,9 @@ from .verify import oracle
 __all__ = ["independent_nats", "markov_nats", "run", "total_variations"]
 
 _FRAMES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
-_DIGITS = {"model": "mlp", "dim": 384, "depth": 2, "batch": 128, "weight_decay": 0.05}  # which knows where a pixel is
+_DIGITS = {  # a perceptron, which knows where a pixel is, and the ten classes
+    "model": "mlp", "dim": 384, "depth": 2, "batch": 128, "weight_decay": 0.05, "classes": 10
+}  # fmt: skip
 _ENGLISH = {"dim": 128, "depth": 3, "batch": 32, "learning_rate": 2e-3}
 _STEPS = (1, 2, 4, 8, 16, 32, 64)
 
@@ -56,6 +59,7 @@ def run(folder: Path, *, minutes: float, seed: int, backend: Backend) -> None:
     report["total_variation"] = {"steps": _STEPS, **distances}
     pictures = {
         "generation": plots.generation(frames, _FRAMES, levels=17),
+        "guided": plots.images(_guided(digits, seed, backend), [str(digit) for digit in range(10)], levels=17),
         "bits_per_token": plots.losses(report["bits_per_token"]),
         "probability_path": plots.probability_path(*_probability_paths()),
         "convergence": plots.convergence(_STEPS, distances),
@@ -80,7 +84,8 @@ def _job(name: str, folder: Path, seed: int, backend: Backend, seconds: float, *
     file = folder / name / "checkpoint.safetensors"
     job = runs.Run(config, name, train.characters)
     begun = time.monotonic()
-    state = runs.train(job, train.x_1, state, file, backend=backend, seconds=seconds)
+    labels = train.labels if config.classes else None
+    state = runs.train(job, train.x_1, state, file, backend=backend, labels=labels, seconds=seconds)
     trained = {"steps": state.optimiser.step, "of": config.steps, "seconds": round(time.monotonic() - begun, 1)}
     held_out = test.x_1[:: max(1, len(test.x_1) // 256)][:256]
     known = train.x_1 if name == "digits" else train.x_1[::length]
@@ -199,6 +204,16 @@ def _frames(job: dict[str, Any], seed: int, backend: Backend) -> Array:
     return states[[grid.index(t) for t in _FRAMES]].reshape(len(_FRAMES), 6, 8, 8)
 
 
+def _guided(job: dict[str, Any], seed: int, backend: Backend) -> Array:
+    """Four of each digit, tokens int[10, 4, 8, 8]: guided to its class at strength 3, from the model without one."""
+    config, key = job["run"].config, random.key(seed)
+    model, labels = Trained(config, job["params"]), backend.asarray(np.repeat(np.arange(10), 4))
+    guided = Guided(Labelled(model, labels), model, strength=3.0)
+    x_0 = sources.sample(training.source(config), key, (len(labels), config.length), xp=backend.xp)
+    x_1 = samplers.sample(training.path(config), guided, key, x_0, times.grid(64))
+    return backend.to_numpy(x_1).reshape(10, 4, 8, 8)
+
+
 def _text(job: dict[str, Any], seed: int, backend: Backend) -> dict[str, Any]:
     """Samples of English, and a line of held-out text whose middle is left open and filled in."""
     config, params, characters = job["run"].config, job["params"], job["run"].characters
@@ -258,6 +273,7 @@ figcaption {{ opacity: .75 }} pre {{ overflow-x: auto; padding: .7rem; border: 1
 Training: {html.escape(trained)}.</p>
 <h2>Digits</h2>
 {picture("generation", "Six 8x8 digits generated from masks (blue), a token redrawn an event; each column a time.")}
+{picture("guided", "Four of each class, guided: every posterior p(. | class) replaced by p(. | class)^3 p(.)^(-2).")}
 <h2>English</h2>
 <p>Samples of the library reference of Python, character by character:</p>{lines(samples["free"])}
 <p>A held-out line with its middle left open (_), four ways to fill it, and the original:</p>

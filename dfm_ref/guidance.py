@@ -326,14 +326,14 @@ class Steered:
 
 @dataclass(frozen=True)
 class Labelled:
-    """A class-conditional model at one label, as `partial(model, label=label)` is, but with its `at`.
+    """A class-conditional model at a label, or int[B] of them, as `partial(model, label=label)` is, but with its `at`.
 
     >>> Labelled(lambda x_t, t, *, label: np.full((1, 1, 2), label), label=3)(np.array([[0]]), np.array([0.0]))
     array([[[3, 3]]])
     """
 
     model: Any
-    label: int
+    label: Array | int
 
     def __call__(self, x_t: Array, t: Array) -> Any:
         return self.model(x_t, t, label=self.label)

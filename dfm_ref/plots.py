@@ -9,7 +9,7 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-__all__ = ["bounds", "convergence", "generation", "losses", "probability_path", "raster", "rates", "to_png"]
+__all__ = ["bounds", "convergence", "generation", "images", "losses", "probability_path", "raster", "rates", "to_png"]
 
 
 def generation(frames: np.ndarray, times: Sequence[float], *, levels: int) -> Figure:
@@ -18,16 +18,25 @@ def generation(frames: np.ndarray, times: Sequence[float], *, levels: int) -> Fi
     >>> generation(np.zeros((2, 3, 4, 4), dtype=int), [0.0, 1.0], levels=2).get_size_inches().shape
     (2,)
     """
-    columns, rows = frames.shape[:2]
+    return images(frames, [f"t = {t:g}" for t in times], levels=levels)
+
+
+def images(columns: np.ndarray, titles: Sequence[str], *, levels: int) -> Figure:
+    """Columns of images under their titles: tokens int[columns, rows, H, W]; tokens >= levels (masks) in blue.
+
+    >>> images(np.zeros((2, 3, 4, 4), dtype=int), ["a", "b"], levels=2).axes[1].get_title()
+    'b'
+    """
+    num, rows = columns.shape[:2]
     gray = np.linspace(1, 0, levels)[:, None] * np.ones(3)
     colors = ListedColormap(np.concatenate([gray, [[0.62, 0.76, 0.93]]]).tolist())
-    figure = Figure(figsize=(0.9 * columns + 0.3, 0.9 * rows + 0.4), layout="constrained")
-    axes = figure.subplots(rows, columns, squeeze=False)
+    figure = Figure(figsize=(0.9 * num + 0.3, 0.9 * rows + 0.4), layout="constrained")
+    axes = figure.subplots(rows, num, squeeze=False)
     for (row, column), axis in np.ndenumerate(axes):
-        axis.imshow(np.minimum(frames[column, row], levels), cmap=colors, vmin=0, vmax=levels)
+        axis.imshow(np.minimum(columns[column, row], levels), cmap=colors, vmin=0, vmax=levels)
         axis.set_axis_off()
         if row == 0:
-            axis.set_title(f"t = {times[column]:g}", fontsize=9)
+            axis.set_title(titles[column], fontsize=9)
     return figure
 
 
