@@ -6,7 +6,7 @@ exact law by enumeration.
 """
 
 from collections.abc import Callable
-from functools import cache
+from functools import cache, partial
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 SIDES = ("ours", "peers")
+TARGET = 0.01  # total variation that the suite `exact` asks of both sides
 FALSE_ALARM = 1e-6  # of each comparison of a sampled law, by a bound that holds for every number of draws
 
 
@@ -37,6 +38,8 @@ class Case(NamedTuple):
     share: float = 1.0
     """The part of the work that the peer does; its time is divided by it."""
     note: str = ""
+    kind: str = ""
+    """What tells cases of one operation and size apart."""
     whole_process: bool = False
     """Timed as a fresh process: imports, training, sampling."""
 
@@ -119,6 +122,105 @@ def _chains(B: int, N: int, V: int, steps: int = 150, num: int = 64, dim: int = 
     return {"x_1": x_1, "num": num, "grid_steps": 64, **sizes}
 
 
+class Bayes(NamedTuple):
+    """The exact posterior of x_1 for data of law q[V**N] and an independent source pmf[V] on the linear path."""
+
+    q: np.ndarray
+    pmf: np.ndarray
+    length: int
+
+    def __call__(self, x_t: np.ndarray, t: np.ndarray) -> np.ndarray:
+        from dfm_ref.verify import oracle
+
+        x_1 = oracle.states(len(self.pmf), self.length)
+        rows = np.eye(len(self.pmf))[x_1]  # [S, N, V]
+        kappa = t[:, None, None]
+        likelihood = (1 - kappa) * self.pmf[x_t][:, None] + kappa * (x_t[:, None] == x_1)  # [B, S, N]
+        weights = self.q * np.prod(likelihood, axis=-1)
+        total = np.sum(weights, axis=-1, keepdims=True)
+        weights = np.where(total > 0, weights / np.where(total > 0, total, 1), self.q)  # states that are never met
+        with np.errstate(divide="ignore"):
+            return np.log(np.einsum("bs,snv->bnv", weights, rows))
+
+
+def _chain(B: int, N: int, V: int, kind: str = "mask") -> dict[str, Any]:
+    """A model, and the number of the peer's steps whose law is within TARGET of that of the model's chain."""
+    model, mask, p, start = _problem(kind, N, V)
+    g = np.random.default_rng(0)
+    x_0 = np.full((B, N), V - 1) if mask is not None else g.integers(0, V, (B, N))
+    steps = next(k for k in (2**i for i in range(1, 13)) if _off(model, start, p, k, N, V) <= TARGET)
+    return {"model": model, "mask": mask, "x_0": x_0, "steps": steps}
+
+
+@cache
+def _problem(kind: str, N: int, V: int) -> tuple[Any, int | None, np.ndarray, np.ndarray]:
+    """A model, the mask, the law of its chain at t = 1 and of its start, on all V**N states."""
+    from dfm_ref import likelihoods, sources
+    from dfm_ref.paths import Mixture
+    from dfm_ref.verify import oracle
+
+    source = sources.Uniform(V) if kind == "uniform" else sources.Masked(V)
+    mask = None if kind == "uniform" else V - 1
+    start = oracle.product(np.broadcast_to(source.pmf(), (N, V)))
+    if kind == "text":
+        model = _trained(N, V)
+        return model, mask, likelihoods.law(Mixture(mask=mask), source, model, length=N), start
+    q = np.random.default_rng(1).dirichlet(np.full(V**N, 0.3))
+    if mask is not None:
+        q = np.where(np.any(oracle.states(V, N) == mask, axis=-1), 0.0, q)
+    return Bayes(q / q.sum(), source.pmf(), N), mask, q / q.sum(), start
+
+
+def _trained(N: int, V: int) -> Any:
+    """A network trained on N neighbouring characters of real English: the V - 2 most frequent ones, and the rest."""
+    from dfm_ref import data, paths
+    from dfm_ref.nn import train
+
+    x_1 = data.load("pydoc", length=N).x_1
+    rank = np.argsort(np.argsort(-np.bincount(np.ravel(x_1)), kind="stable"), kind="stable")
+    config = train.Config(V, N, model="mlp", dim=64, depth=2, steps=600, batch=256)
+    *_, (state, _) = train.train(config, np.minimum(rank[x_1], V - 2), train.init(config))
+    model, path = train.Trained(config, state.average), train.path(config)
+    return lambda x_t, t: paths.reveal(path, model(x_t, t), x_t)  # both sides know what is known
+
+
+def _off(model: Any, start: np.ndarray, target: np.ndarray, steps: int, N: int, V: int) -> float:
+    """The total variation of the peer's law after so many steps, its last one a draw of x_1, by exact propagation."""
+    from dfm_ref import transitions
+    from dfm_ref.arrays import log_softmax
+    from dfm_ref.schedules import Linear
+    from dfm_ref.verify import oracle
+
+    x, p = oracle.states(V, N), start
+    for k in range(steps):
+        probs_1 = np.exp(log_softmax(np.asarray(model(x, np.full(len(x), k / steps)), dtype=np.float64)))
+        law = probs_1 if k == steps - 1 else transitions.flow_matching(Linear(), probs_1, x, k / steps, 1 / steps)
+        p = p @ oracle.product(law)
+    return float(oracle.total_variation(p, target))
+
+
+def _network_from_masks(B: int, N: int, V: int) -> dict[str, Any]:
+    inputs = _network(1, N, V, dim=64, depth=2, heads=2)
+    sizes = {name: inputs[name] for name in ("vocab_size", "dim", "depth", "heads")}
+    return {"params": inputs["params"], "x_0": np.full((B, N), V - 1), "steps": 1024, **sizes}
+
+
+def calls(case: Case, inputs: dict[str, Any]) -> tuple[float, float] | None:
+    """How often each side asks the model for a sequence, where that is what a case is about."""
+    if case.suite != "exact":
+        return None
+    if case.operation == "events":
+        return float(case.sizes["N"]), float(inputs["steps"])
+    asked = []
+
+    def counting(x_t: np.ndarray, t: np.ndarray) -> Any:
+        asked.append(len(x_t))
+        return inputs["model"](x_t, t)
+
+    build(case.operation, "ours", {**inputs, "model": counting})()
+    return sum(asked) / len(inputs["x_0"]), float(inputs["steps"])
+
+
 # Checks
 
 
@@ -166,6 +268,33 @@ def _check_sample() -> Verdict:
         "which redraws all tokens in its last step"
     )
     return verdict._replace(why=f"{verdict.why}; {earlier}")
+
+
+def _check_chain() -> Verdict:
+    verdicts = []
+    for kind in ("mask", "uniform"):
+        inputs, (_, _, p, _) = _chain(40_000, 2, 3, kind), _problem(kind, 2, 3)
+        verdicts.append(_near(p.reshape(3, 3), _both("chain", inputs), f"{kind}, peer at {inputs['steps']} steps"))
+    return Verdict(all(v.same for v in verdicts), "; ".join(v.why for v in verdicts))
+
+
+def _near(p: np.ndarray, draws: dict[str, Any], what: str) -> Verdict:
+    """Ours follows the law; the peer's, which is within TARGET of it, may be off by so much more."""
+    found = {side: distance_to(p + 1e-300, x)[0] for side, x in draws.items()}
+    bound = distance_to(p, draws["ours"])[1]
+    told = ", ".join(f"{side} {distance:.4f}" for side, distance in found.items())
+    same = found["ours"] <= bound and found.get("peers", 0.0) <= bound + TARGET
+    return Verdict(same, f"{what}: total variation: {told}; bound {bound:.4f}, and {TARGET} more for the peer")
+
+
+def _check_events() -> Verdict:
+    """The same tokens are revealed at the same times; both laws tend to one another as the grid becomes fine."""
+    inputs = _network_from_masks(512, 2, 4)
+    found = {side: np.asarray(x) for side, x in _both("events", inputs).items()}
+    share = float(np.mean(found["ours"] == found["peers"]))
+    return Verdict(
+        share > 0.99, f"{share:.2%} of the tokens are equal under one key, as the grid's model is 1/1024 late"
+    )
 
 
 def _check_path() -> Verdict:
@@ -246,6 +375,8 @@ def _check_end_to_end() -> Verdict:
 _CHECKS: dict[str, Callable[[], Verdict]] = {
     "sample": _check_sample,
     "path": _check_path,
+    "chain": _check_chain,
+    "events": _check_events,
     "cross_entropy": lambda: _check_values("cross_entropy", _loss(8, 8, 16), "loss and gradient"),
     "generalized_kl": lambda: _check_values("generalized_kl", _loss(8, 8, 16), "loss and gradient"),
     "uniform": _check_uniform,
@@ -275,6 +406,13 @@ CASES = (
         target=500, share=4 / 64,
         note="peer: 4 of its 64 steps timed, scaled by 16; its last step, the cheapest, is one of the 4",
     ),
+    *(
+        Case("exact", "chain", sizes, "torch flow_matching", partial(_chain, kind=kind), kind=kind,
+             note=f"{kind}: the peer takes the least power of 2 of steps whose law is within {TARGET} of the chain's")
+        for kind, sizes in (("mask", _size(4096, 2, 3)), ("uniform", _size(4096, 2, 3)), ("text", _size(4096, 2, 28)))
+    ),
+    Case("exact", "events", _size(32, 64, 28), "dfm_ref", _network_from_masks,
+         note="peer: our own grid of 1024 steps, which leaves out the steps that have no event in the batch"),
     Case("path", "path", _SMALL, "torch flow_matching", _path),
     Case("path", "path", _size(256, 1024, 32768), "torch flow_matching", _path),
     *(

@@ -3,11 +3,12 @@
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import numpy as np
 
-from dfm_ref import backends, losses, paths, random, samplers, sources, times
+from dfm_ref import backends, exact, losses, paths, random, samplers, sources, times
 from dfm_ref.nn import optim, train
 from dfm_ref.nn.transformer import Transformer
 from dfm_ref.schedules import Linear
@@ -97,3 +98,23 @@ def end_to_end(x_1: np.ndarray, num: int, grid_steps: int, **config: Any) -> Cal
         return samplers.sample(train.path(c), model, KEY, x_0, times.grid(grid_steps))
 
     return run
+
+
+def chain(model: Any, mask: int | None, x_0: np.ndarray, steps: int) -> Call:
+    """The exact sampler; `steps`, how many the peer takes, is not for us. Without a mask one finite step ends it."""
+    path = paths.Mixture(mask=mask)
+    if mask is not None:
+        return lambda: exact.sample(path, model, KEY, x_0, [0.0, 1.0])
+    end, (key, last) = exact.closing_time(path.schedule), random.split(KEY)
+
+    def run() -> np.ndarray:
+        x_t = exact.sample(path, model, key, x_0, [0.0, end])
+        return samplers.finite_step(path, model, last, x_t, end, 1.0)
+
+    return run
+
+
+def events(params: dict[str, Any], x_0: np.ndarray, steps: int, **sizes: int) -> Call:
+    """A call for the k-th event of all sequences."""
+    net, mask = Transformer(**sizes), sizes["vocab_size"] - 1
+    return lambda: exact.sample(paths.Mixture(mask=mask), partial(net, params), KEY, x_0, [0.0, 1.0])

@@ -31,6 +31,43 @@ def sample(probs: np.ndarray, steps: int, done: int) -> Call:
     return lambda: solver.sample(x_0, step_size=1 / steps, time_grid=grid)
 
 
+def chain(model: Any, mask: int | None, x_0: np.ndarray, steps: int) -> Call:
+    """The solver with as many equal steps as bring its law as near; the same model, in NumPy, on both sides."""
+    import torch
+    from flow_matching.path import MixtureDiscreteProbPath
+    from flow_matching.path.scheduler import PolynomialConvexScheduler
+    from flow_matching.solver import MixtureDiscreteEulerSolver
+    from flow_matching.utils import ModelWrapper
+
+    vocab_size = model(x_0[:1], np.zeros(1)).shape[-1]
+
+    class Probabilities(ModelWrapper):
+        def forward(self, x: torch.Tensor, t: torch.Tensor, **extras: Any) -> torch.Tensor:
+            time = np.broadcast_to(t.numpy().astype(np.float64), len(x))
+            logits = torch.from_numpy(np.asarray(model(x.numpy(), time), dtype=np.float64))
+            if mask is not None:
+                logits[..., mask] = -math.inf
+            return torch.softmax(logits, -1)
+
+    path = MixtureDiscreteProbPath(PolynomialConvexScheduler(n=1.0))
+    solver = MixtureDiscreteEulerSolver(Probabilities(torch.nn.Identity()), path, vocab_size)
+    start, grid = torch.from_numpy(x_0), torch.tensor([0.0, 1.0])
+    torch.manual_seed(0)
+    return lambda: solver.sample(start, step_size=1 / steps, time_grid=grid)
+
+
+def events(params: dict[str, Any], x_0: np.ndarray, steps: int, **sizes: int) -> Call:
+    """Our own grid of so many steps."""
+    from functools import partial
+
+    from dfm_ref import paths, random, samplers, times
+    from dfm_ref.nn.transformer import Transformer
+
+    net, mask = Transformer(**sizes), sizes["vocab_size"] - 1
+    path, grid = paths.Mixture(mask=mask), times.grid(steps)
+    return lambda: samplers.sample(path, partial(net, params), random.key(0), x_0, grid)
+
+
 def path(x_0: np.ndarray, x_1: np.ndarray, t: np.ndarray) -> Call:
     import torch
     from flow_matching.path import MixtureDiscreteProbPath

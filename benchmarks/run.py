@@ -29,7 +29,7 @@ if __name__ == "__main__":  # libraries read these once, as they are imported: t
         os.environ.setdefault(_name, str(_CORES))
 
 import numpy as np  # noqa: E402
-from cases import CASES, SIDES, SUITES, Case, Verdict, build, law, missing  # noqa: E402
+from cases import CASES, SIDES, SUITES, Case, Verdict, build, calls, law, missing  # noqa: E402
 
 _PAUSE = 0.1  # seconds
 _BUDGET = 6.0  # seconds to time a case in, where three rounds take less
@@ -68,13 +68,15 @@ def row(case: Case, *, budget: float, memory: bool) -> dict[str, Any]:
     def remember(side: str) -> None:
         peaks[side] = probe(case, side)
 
-    calls: dict[str, Callable[[], Any]]
+    contenders: dict[str, Callable[[], Any]]
+    asked: tuple[float, float] | None = None
     if case.whole_process:
-        calls = {side: partial(remember, side) for side in sides}
+        contenders = {side: partial(remember, side) for side in sides}
     else:
         inputs = case.inputs(**case.sizes)
-        calls = {side: build(case.operation, side, inputs) for side in sides}
-    rounds = measure(calls, budget)
+        contenders = {side: build(case.operation, side, inputs) for side in sides}
+        asked = calls(case, inputs)
+    rounds = measure(contenders, budget)
     verdict = Verdict(None, f"peer missing: pip install {' '.join(absent)}") if absent else law(case.operation)
     if memory and not case.whole_process:
         for side in sides:
@@ -83,6 +85,7 @@ def row(case: Case, *, budget: float, memory: bool) -> dict[str, Any]:
     return {
         "suite": case.suite,
         "operation": case.operation,
+        "kind": case.kind,
         "case": case.name,
         "backend": "numpy",
         "openblas_coretype": os.environ.get(_CORETYPE),
@@ -96,6 +99,8 @@ def row(case: Case, *, budget: float, memory: bool) -> dict[str, Any]:
         "law": verdict.why,
         "ours_peak_bytes": peaks.get("ours"),
         "peer_peak_bytes": peaks.get("peers"),
+        "ours_calls": asked and asked[0],
+        "peer_calls": asked and asked[1],
         "peer_note": case.note,
     }
 
@@ -202,26 +207,51 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
         asked = f" (>= {row['target']:g})" if row["target"] else ""
         return [
             row["suite"],
-            row["operation"],
+            f"{row['operation']} {row['kind']}".rstrip(),
             row["case"],
             row["backend"] + (f" {row['openblas_coretype']}" if row["openblas_coretype"] else ""),
             f"{1e3 * row['ours_s']:.3f}",
             "-" if row["peer_s"] is None else f"{1e3 * row['peer_s']:.3f}",
             "-" if row["ratio"] is None else f"{row['ratio']:.3g}x{asked}",
             {True: "same", False: "DIFFERS", None: "-"}[row["law_checked"]],
+            "-" if row["ours_calls"] is None else f"{row['ours_calls']:g}/{row['peer_calls']:g}",
             megabytes(row["ours_peak_bytes"]),
             megabytes(row["peer_peak_bytes"]),
             row["peer"],
         ]
 
-    head = ["suite", "operation", "case", "backend", "ours ms", "peer ms", "ratio", "law", "ours MB", "peer MB", "peer"]
+    head = [
+        "suite",
+        "operation",
+        "case",
+        "backend",
+        "ours ms",
+        "peer ms",
+        "ratio",
+        "law",
+        "calls",
+        "ours MB",
+        "peer MB",
+        "peer",
+    ]
     lines = [head, *map(cells, rows)]
     widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
-    aligned = "<<<<>>><>><"
+    aligned = "<<<<>>><>>><"
     text = ("  ".join(f"{c:{a}{w}}" for c, a, w in zip(line, aligned, widths, strict=True)) for line in lines)
     laws = dict.fromkeys(f"{row['operation']}: {row['law']}" for row in rows)
     notes = dict.fromkeys(f"{row['operation']} {row['case']}: {row['peer_note']}" for row in rows if row["peer_note"])
-    return "\n".join([*(line.rstrip() for line in text), "", f"MB: {MEMORY}.", *notes, "", "Laws:", *laws])
+    return "\n".join(
+        [
+            *(line.rstrip() for line in text),
+            "",
+            f"MB: {MEMORY}.",
+            "calls: of the model, for a sequence, ours/peer's.",
+            *notes,
+            "",
+            "Laws:",
+            *laws,
+        ]
+    )
 
 
 class _Parser(argparse.ArgumentParser):

@@ -12,6 +12,8 @@ import pytest
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 OPERATIONS = {
     "sample": "torch flow_matching",
+    "chain": "torch flow_matching",
+    "events": "dfm_ref",
     "path": "torch flow_matching",
     "cross_entropy": "torch",
     "generalized_kl": "torch flow_matching",
@@ -87,6 +89,16 @@ def test_every_operation_has_a_check_and_two_sides(modules: Any) -> None:
         assert hasattr(ours, case.operation)
         assert hasattr(peers, case.operation)
     assert {case.operation for case in cases.CASES} == {*OPERATIONS, "end_to_end"}
+
+
+def test_the_exact_cases_count_the_calls_of_the_model(modules: Any) -> None:
+    cases, *_ = modules
+    case = next(case for case in cases.CASES if case.kind == "mask")._replace(sizes={"B": 50, "N": 2, "V": 3})
+    inputs = case.inputs(**case.sizes)
+    assert cases.calls(case, inputs) == (2.0, inputs["steps"])
+    model, _, p, start = inputs["model"], *cases._problem("mask", 2, 3)[1:]
+    assert cases._off(model, start, p, inputs["steps"], 2, 3) <= 0.01 < cases._off(model, start, p, 2, 2, 3)
+    assert cases.calls(cases.CASES[0], {}) is None
 
 
 def test_distance_of_an_impossible_state_is_infinite(modules: Any) -> None:
