@@ -3,6 +3,7 @@
 import copy
 import json
 import re
+from fractions import Fraction
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from dfm_ref import events, exact, guidance, kinetic, likelihoods, losses, transitions, velocities
+from dfm_ref import events, exact, guidance, kinetic, likelihoods, losses, paths, transitions, velocities
 from dfm_ref.cli import main
 from dfm_ref.continuous import flows, gaussian_paths
 from dfm_ref.verify import reference, vectors
@@ -160,7 +161,7 @@ FUNCTIONS = [
     (losses, "cross_entropy"), (losses, "path_kl"), (losses, "generalized_kl"), (likelihoods, "any_order"),
     (likelihoods, "any_order_bound"), (exact, "hitting_time"), (kinetic, "pmf"), (kinetic, "pmf_dot"),
     (kinetic, "conditional_velocity"), (kinetic, "optimal"), (guidance, "of_rates"), (guidance, "of_posteriors"),
-    (guidance, "temper"), (flows, "planar"), (flows, "radial"), (gaussian_paths, "conditional_velocity"),
+    (guidance, "temper"), (paths, "pmf"), (flows, "planar"), (flows, "radial"), (gaussian_paths, "conditional_velocity"),
     (gaussian_paths, "marginal_velocity"), (gaussian_paths, "marginal_log_density"),
 ]  # fmt: skip
 
@@ -352,6 +353,41 @@ def test_the_limit_at_the_end_of_time_agrees_with_the_law_that_masks_have_in_clo
         if case["kind"] == "any_order_law":
             process = case | {"kind": "ctmc_law", "t0": "0", "t1": "1"}
             assert vectors.check(alone(process, content(SHIPPED)["specs"])) == (1, 1, [])
+
+
+EXACT = {"type": "exact"}
+
+
+@pytest.mark.parametrize(
+    "name", ["uniform_linear", "mask_per_token", "fixed_per_token", "switching", "four", "prompted"]
+)
+def test_with_the_exact_posteriors_the_process_ends_at_the_data(name, alone):
+    """The law at t1 = 1 from any p_{t0} is the second marginal of the coupling."""
+    specs = content(SHIPPED)["specs"]
+    path = reference._path(specs[name])
+    case = {"id": "end", "kind": "ctmc_law", "spec": name, "model": EXACT, "t0": "1/10", "t1": "1"}
+    data = reference._text(path.law(Fraction(1)))
+    assert vectors.check(alone(case | {"law": data}, specs)) == (1, 1, [])
+
+
+def test_one_order_after_another_the_exact_posteriors_give_the_data(alone):
+    """Data on 3 of 8 sequences: what is never reached has no posterior, and no say."""
+    specs = content(SHIPPED)["specs"]
+    data = reference._text(reference._path(specs["mask_sparse"]).law(Fraction(1)))
+    case = {"id": "q", "kind": "any_order_law", "spec": "mask_sparse", "model": EXACT, "law": data}
+    assert vectors.check(alone(case, specs)) == (1, 1, [])
+
+
+def test_up_to_the_end_of_time_the_parts_of_a_mask_s_bound_are_its_integral(alone):
+    """At T = 1 prior and terminal are 0: quadrature and ODE give what sums over orders give."""
+    specs = content(SHIPPED)["specs"]
+    for name in ("mask_linear", "mask_cosine", "mask_sparse"):
+        path, x_1 = reference._path(specs[name]), specs[name]["pi"][0][1]
+        model = {"type": "mask_mix", "eps": "1/4", "base": ["1/3", "2/3", "0"], "mask": 2}
+        case = {"id": "whole", "kind": "elbo_parts", "spec": name, "model": model, "T": "1", "x1": x_1}
+        orders = {k: reference._text(v) for k, v in reference._mask_elbo(path, case).items()}
+        parts = {"prior": 0, "running": orders["elbo"], "terminal": 0, "nll": orders["nll"]}
+        assert vectors.check(alone(case | parts, specs)) == (1, 1, [])
 
 
 def test_hidden_tokens_with_schedules_of_their_own(alone):

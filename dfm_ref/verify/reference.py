@@ -179,7 +179,7 @@ def _kappa(fields: Fields, t: Any) -> tuple[Any, Any]:
     kappa: Any = sin(pi * t / 2) ** 2
     rise: Any = pi * sin(pi * t / 2) * cos(pi * t / 2)
     if isinstance(t, Fraction):
-        kappa = _rounded(_sin(_PI * t / 2) ** 2)
+        kappa = Fraction(round(_sin(_PI * t / 2) ** 2 * 10**45), 10**45)  # 1 at t = 1
         rise = _rounded(_PI * _sin(_PI * t / 2) * _sin(_PI * (1 - t) / 2))
     return (kappa, rise) if fields["type"] == "sin2" else (1 - kappa, -rise)
 

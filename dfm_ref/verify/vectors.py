@@ -654,7 +654,9 @@ def _time_free(case: _Case) -> Callable[[Floats, Any], Floats]:
     spec = case.spec
     if np.any(spec.problem.x_0 != spec.vocab_size - 1) or np.any(spec.problem.x_1 == spec.vocab_size - 1):
         raise ValueError("spec: expected a mask source: x0 all d - 1, and no such token in the data")
-    logits = _log(case.model(Fraction(1, 2))[0][spec.data])
+    probs_1 = case.model(Fraction(1, 2))[0][spec.data]
+    known = np.sum(probs_1[..., :-1], axis=-1, keepdims=True) > 0  # anything serves at states that are never reached
+    logits = _log(np.where(known, probs_1, 1.0))
     return lambda x, t: logits[_index(spec, x)]
 
 
@@ -779,7 +781,7 @@ def _elbo_parts(case: _Case) -> Outputs:
 
 def _schedule(name: str, value: Any) -> Monotone:
     """A schedule as a string: t, t^n or sin^2(pi t/2), after kappa= or not."""
-    text = value.removeprefix("kappa=").replace(" ", "") if isinstance(value, str) else ""
+    text = value.removeprefix("kappa=").replace(" ", "").replace("*", "") if isinstance(value, str) else ""
     if text == "sin^2(pit/2)":
         return Cosine()
     found = re.fullmatch(r"t(?:\^(\d{1,3}))?", text)
