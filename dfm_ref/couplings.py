@@ -23,6 +23,8 @@ class Pair(NamedTuple):
 def given(x_0: Array, x_1: Array) -> Pair:
     """Pairs drawn elsewhere, whatever their joint law; ValueError unless the shapes agree.
 
+    Source: Gat et al. 2024, section 3.1 (couplings).
+
     >>> given(np.array([[0, 1]]), np.array([[1, 1]])).x_0
     array([[0, 1]])
     """
@@ -32,6 +34,8 @@ def given(x_0: Array, x_1: Array) -> Pair:
 
 def independent(source: Source, key: Key, x_1: Array, *, first: int = 0) -> Pair:
     """pi(x_0, x_1) = p(x_0) q(x_1): x_0 fresh from the source. `first` is the global index of the first sequence.
+
+    Source: Gat et al. 2024, section 3.1 (couplings).
 
     >>> from .sources import Masked
     >>> independent(Masked(4), Key(0, 1), np.array([[0, 2]])).x_0

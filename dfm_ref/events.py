@@ -44,7 +44,7 @@ def intensity(schedule: Schedule, t: Array) -> Array:
     """-b_t = -min_j kappa_dot_t^j / kappa_t^j >= 0, events per unit of t.
 
     Components with kappa^j = kappa_dot^j = 0 are inactive and have no say. +inf where a component vanishes while
-    still decreasing, as at t = 1.
+    still decreasing, as at t = 1. Source: Gat et al. 2024, Theorem 3 (b).
 
     >>> from .schedules import Linear
     >>> float(intensity(Linear(), 0.75))
@@ -56,7 +56,7 @@ def intensity(schedule: Schedule, t: Array) -> Array:
 def redraw_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
     """a_t^j = kappa_dot_t^j - kappa_t^j b_t >= 0 for each component, per unit of t; they sum to the intensity.
 
-    Domain: where the intensity is finite.
+    Domain: where the intensity is finite. Source: Gat et al. 2024, Theorem 3 (a).
 
     >>> from .schedules import Linear
     >>> [float(a) for a in redraw_rates(Linear(), 0.75)]
@@ -67,6 +67,8 @@ def redraw_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
 
 def step_bound(schedule: Schedule, t: Array) -> Array:
     """1 / intensity, the longest step h for which delta + h u is a PMF whatever the state; +inf without events.
+
+    Source: Gat et al. 2024, the condition h <= 1 / |u|.
 
     >>> from .schedules import Linear
     >>> float(step_bound(Linear(), 0.75))
@@ -94,7 +96,7 @@ def backward_intensity(schedule: Schedule, t: Array) -> Array:
 def backward_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
     """kappa_t^j b - kappa_dot_t^j >= 0 for each component, b the backward intensity, which is their sum.
 
-    Domain: where the backward intensity is finite.
+    Domain: where the backward intensity is finite. Source: Gat et al. 2024, the backward-time velocity.
 
     >>> from .schedules import Linear
     >>> [float(a) for a in backward_rates(Linear(), 0.25)]
@@ -105,6 +107,8 @@ def backward_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
 
 def fastest(schedule: Schedule, t: Array) -> Array:
     """l = argmin_j kappa_dot_t^j / kappa_t^j, the component that decays fastest, int64; the first of several.
+
+    Source: Gat et al. 2024, Theorem 3 (l).
 
     >>> from .schedules import Linear
     >>> int(fastest(Linear(), 0.5))
@@ -118,6 +122,8 @@ def fastest(schedule: Schedule, t: Array) -> Array:
 def stay(schedule: Schedule, t: Array, s: Array) -> Array:
     """The probability min_j kappa_s^j / kappa_t^j of no event from t to s > t, the minimum over kappa_t^j > 0.
 
+    Source: Gat et al. 2024, Theorem 3, integrated over [t, s].
+
     >>> from .schedules import Linear
     >>> float(stay(Linear(), 0.5, 0.75))
     0.5
@@ -129,6 +135,7 @@ def survival(schedule: Schedule, t: Array, s: Array) -> Array:
     """exp(int_t^s b), the probability that the events of continuous time leave a token alone from t to s >= t.
 
     It is `stay` as long as one component decays fastest, and the product over the intervals between `switches`.
+    Source: Gat et al. 2024, Theorem 3 (b), as the clock of the chain.
 
     >>> from .schedules import Linear
     >>> float(survival(Linear(), 0.5, 0.75))
@@ -167,6 +174,8 @@ def _switches(schedule: Any) -> tuple[float, ...]:
 
 def redraw_weights(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
     """c^j = kappa_s^j - stay kappa_t^j >= 0 for each component, for t < s <= 1; stay + sum_j c^j = 1.
+
+    Source: Gat et al. 2024, Theorem 3, integrated over [t, s].
 
     >>> from .schedules import Linear
     >>> [float(c) for c in redraw_weights(Linear(), 0.5, 0.75)]

@@ -123,6 +123,7 @@ class Mixture:
     `mask` names the mask token, the last of the vocabulary, of a path between X0 and X1 whose source is masked: a
     token that is not the mask is known to be x_1's, so that samplers leave it alone. ValueError unless the weights fit
     the components and meet the boundary conditions: X0 alone at t = 0, X1 alone at t = 1.
+    Source: Gat et al. 2024, section 3 (the general mixture path).
 
     >>> Mixture(Linear(), mask=3)
     Mixture(schedule=Linear(), components=(X0(), X1()), mask=3)
@@ -160,6 +161,8 @@ def component_pmfs(path: Mixture, x_0: Array, x_1: Array, *, vocab_size: int) ->
 def pmf(path: Mixture, x_0: Array, x_1: Array, t: Array, *, vocab_size: int) -> Array:
     """p_t(.|x_0, x_1) of each token: int[..., N] twice, t a number or float[...] -> float64[..., N, V].
 
+    Source: Gat et al. 2024, section 3 (the general mixture path).
+
     >>> pmf(Mixture(), np.array([0]), np.array([1]), 0.25, vocab_size=2)
     array([[0.75, 0.25]])
     """
@@ -194,6 +197,7 @@ def reveal(path: Mixture, logits: Array, x_t: Array) -> Array:
     """What a mask path knows of the posterior of X1, in any logits, float[..., N, V] (or V - 1, without the mask).
 
     The mask is impossible, and a token that is not the mask is a point mass on itself. Other paths: the logits.
+    Source: Gat et al. 2024, the masked source; Sahoo et al. 2024.
 
     >>> reveal(Mixture(mask=2), np.zeros((2, 3)), np.array([2, 1]))
     array([[  0.,   0., -inf],

@@ -213,6 +213,8 @@ def corrected_step(
 class Strength:
     """beta_t = scale t^a (1 - t)^b: with a, b >= 1 the rates of a linear schedule's corrector are bounded.
 
+    Source: Gat et al. 2024, corrector sampling.
+
     >>> Strength(4.0)(0.5)
     1.0
     """

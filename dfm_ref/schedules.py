@@ -328,6 +328,8 @@ class Complement:
 class Convex:
     """The weights of m components as m functions; ValueError unless they are >= 0 and sum to 1 on all of [0, 1].
 
+    Source: Gat et al. 2024, section 3 (the general mixture path).
+
     >>> path = Convex((Bernstein((1.0, 0.0, 0.0)), Bernstein((0.0, 1.0, 0.0)), Bernstein((0.0, 0.0, 1.0))))
     >>> path.kappas(0.5)
     (0.25, 0.5, 0.25)
@@ -354,6 +356,8 @@ class Convex:
 @dataclass(frozen=True)
 class PerToken:
     """A schedule of its own for each of N tokens, all with the same m: t of float[..., 1] -> float[..., N].
+
+    Source: Gat et al. 2024, section 3 (weights kappa^{i,j} of each token i).
 
     >>> PerToken((Linear(), Polynomial(2.0))).kappas(np.array([0.5]))[1]
     array([0.5 , 0.25])

@@ -137,6 +137,7 @@ def step_bound(u: Array, x_t: Array) -> Array:
     """min_i 1 / |u^i(x_t^i, x_t)|, the longest step of each state for which `euler` is a PMF, float64[...].
 
     At least the minimum over tokens of `events.step_bound`, which knows no model; +inf where nothing moves.
+    Source: Gat et al. 2024, the condition h <= 1 / |u|.
 
     >>> import numpy as np
     >>> step_bound(np.array([[-4.0, 4.0], [-1.0, 1.0]]), np.array([0, 0]))

@@ -173,3 +173,61 @@ def test_times_outside_and_singular_ends_raise(call, what):
 
 def test_with_a_floor_under_sigma_the_end_is_regular():
     assert np.isfinite(conditional_velocity(OptimalTransport(0.1), X, X, 1.0))
+
+
+@settings(max_examples=60)
+@given(**problems)
+def test_the_marginal_density_is_the_mean_of_the_conditional_ones(path, seed, size, t):
+    data, q, x = finite_data(seed, size)
+    mean = sum(q[k] * math.exp(conditional_log_density(path, data[k], x, t)) for k in range(len(q)))
+    assert math.exp(marginal_log_density(path, data, q, x, t)) == pytest.approx(mean, rel=1e-12)
+
+
+# What a 2025 tutorial prints; the number is the place of the formula in it
+
+
+def test_e11_the_weights_sum_to_one_over_the_data_and_not_over_x():
+    """Printed with dx in place of dx_1: the integral of p(x_1|x) over x, which grows with the range of x."""
+    data, q, path = np.array([[-1.0], [0.5]]), np.array([0.25, 0.75]), OptimalTransport()
+
+    def weights(x):
+        given = [conditional_log_density(path, point, x, 0.5) for point in data]
+        return np.stack([q[k] * np.exp(log_p - marginal_log_density(path, data, q, x, 0.5)) for k, log_p in
+                         enumerate(given)])  # fmt: skip
+
+    x = np.linspace(-8, 8, 1601)[:, None]
+    np.testing.assert_allclose(weights(x).sum(axis=0), 1.0, rtol=1e-12)
+    for r in (4, 8):
+        inside = np.abs(x[:, 0]) <= r
+        assert np.trapezoid(weights(x)[:, inside], x[inside, 0], axis=1).sum() == pytest.approx(2 * r)
+
+
+@pytest.mark.parametrize("sigma_min", [0.0, 0.1])
+def test_e13_sigma_takes_a_point_of_any_dimension_and_the_path_goes_from_noise_to_data(sigma_min):
+    """Printed as sigma: [0, 1] x R -> R; x_1 is a point of R^D, and sigma may be free of it."""
+    path = OptimalTransport(sigma_min)
+    ends = [np.asarray(0.0), np.asarray(1.0)]
+    assert [(float(path.mu(t)), float(path.sigma(t))) for t in ends] == [(0.0, 1.0), (1.0, pytest.approx(sigma_min))]
+    for size in (1, 2, 5):
+        x, x_1 = np.random.default_rng(size).normal(size=(2, size))
+        log_noise = -0.5 * float(x @ x) - size / 2 * math.log(2 * math.pi)
+        assert conditional_log_density(path, x_1, x, 0.0) == pytest.approx(log_noise, rel=1e-12)
+
+
+@settings(max_examples=60)
+@given(**problems)
+def test_e15_psi_carries_noise_to_p_t_and_not_p_t_to_itself(path, seed, size, t):
+    """Printed as taking x ~ p_t(.|x_1): psi of that has the mean (1 + sigma) mu x_1 and the deviation sigma^2."""
+    x, x_1 = np.random.default_rng(seed).normal(size=(2, size))
+    mu, sigma = float(path.mu(np.asarray(t))), float(path.sigma(np.asarray(t)))
+
+    def log_normal(x, mean, deviation):
+        return float(np.sum(-(((x - mean) / deviation) ** 2) / 2 - np.log(deviation) - math.log(2 * math.pi) / 2))
+
+    there = sigma * x + mu * x_1
+    log_det = size * math.log(sigma)
+    right = float(conditional_log_density(path, x_1, there, t))
+    assert log_normal(x, 0.0, 1.0) - log_det == pytest.approx(right, rel=1e-10, abs=1e-10)
+    printed = float(conditional_log_density(path, x_1, x, t)) - log_det
+    assert printed == pytest.approx(log_normal(there, (1 + sigma) * mu * x_1, sigma**2), rel=1e-9, abs=1e-9)
+    assert sigma**2 < sigma and (1 + sigma) * mu > mu, "another law"

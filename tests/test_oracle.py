@@ -712,3 +712,58 @@ def test_divergences() -> None:
     assert prior_divergence(pi, p) @ q == pytest.approx(information) and information > 0
     np.testing.assert_allclose(prior_divergence(np.outer(p, q), p), 0, atol=1e-15)
     assert np.all(prior_divergence(np.eye(4) / 4, np.full(4, 1 / 4)) == pytest.approx(np.log(4)))
+
+
+# Laws of which the library has no function of its own
+
+
+@pytest.mark.parametrize(("vocab_size", "length"), [(2, 1), (3, 2), (2, 3)])
+def test_the_point_mass_of_a_state_is_the_product_of_those_of_its_tokens(vocab_size: int, length: int) -> None:
+    s = states(vocab_size, length)
+    assert np.array_equal(product(delta(s, vocab_size)), (s[:, None] == s).all(axis=-1))
+
+
+def test_the_posterior_of_x_1_does_not_say_that_of_x_0_nor_do_both_average_to_the_state() -> None:
+    """Two couplings of one token with the same p_{1|t} at both states at t = 1/2, and another p_{0|t}."""
+    components, kappa = np.stack([at_x_0(2), at_x_1(2)]), exact([["1/2", "1/2"]])
+    tables = [exact([["1/6", "1/3"], ["1/3", "1/6"]]), exact([["1/15", "4/15"], ["2/5", "4/15"]])]
+    (one_0, one_1), (other_0, other_1) = (posteriors(enumerate_pairs(pi, components), kappa).w_hat for pi in tables)
+    assert (one_1 == other_1).all()
+    assert (one_0 != other_0).all()
+    assert ((one_0 + one_1) / 2 != delta(states(2, 1).T, 2)).all()
+
+
+@pytest.mark.parametrize("t", [F(1, 5), F(1, 2), F(9, 10)])
+def test_the_source_in_place_of_the_noise_posterior_goes_back_for_an_independent_coupling_alone(t: Fraction) -> None:
+    pi = exact([["1/2", 0, 0, 0], [0, 0, 0, "1/8"], ["3/8", 0, 0, 0], [0, 0, 0, 0]])
+    for case, right in ((uniform(), True), (mixture(pi, [(0, 1, 0), (0, 0, 1)], 2), False)):
+        p_0 = case.pi.sum(axis=1).reshape(2, 2)
+        source = np.stack([p_0.sum(axis=1), p_0.sum(axis=0)])[:, None]
+        rate = (case.kappa_dot(t)[:, 1] / case.kappa(t)[:, 1])[:, None, None]
+        fixed_p = rate * (delta(states(2, 2).T, 2) - source)
+        a, b, _ = coefficients(case.kappa(t), -case.kappa_dot(t))
+        back = -velocity(a, b, posteriors(case.problem, case.kappa(t)).w_hat)
+        assert (case.residual(t, back) == 0).all()
+        assert (fixed_p != back).any()
+        assert (case.residual(t, fixed_p) == 0).all() == right
+
+
+@pytest.mark.parametrize("t", [0.3, 0.8])
+def test_a_mask_chain_free_of_time_is_one_matrix_and_reveals_sets_by_kappa_and_in_any_order(t: float) -> None:
+    """Q_s = c(s) A, so p_t = expm(-log(1 - kappa_t) A) p_0; kappa_t = t^2, and three tokens."""
+    linalg = pytest.importorskip("scipy.linalg")
+    p_hat, kappa, s, place = masked_model(None, 3).astype(float), t**2, states(3, 3), 3 ** np.arange(3)[::-1]
+    rates = np.where((s == 2).T[..., None], p_hat - delta(s.T, 3), 0.0)
+    start = delta(np.array(26), 27).astype(float)
+    law = evolve(lambda u: 2 * u / (1 - u**2) * generator(rates), start, np.linspace(0, t, 9))[-1]
+    np.testing.assert_allclose(linalg.expm(-np.log(1 - kappa) * generator(rates)) @ start, law, atol=1e-12)
+    for x, p in zip(s, law, strict=True):
+        seen, total = np.flatnonzero(x < 2), 0.0
+        orders = list(permutations(seen.tolist()))
+        for order in orders:
+            z, chance = np.full(3, 2), 1.0
+            for i in order:
+                chance *= p_hat[i, z @ place, x[i]]
+                z[i] = x[i]
+            total += chance / len(orders)
+        assert p == pytest.approx(kappa ** len(seen) * (1 - kappa) ** (3 - len(seen)) * total, rel=1e-10)

@@ -777,3 +777,13 @@ def test_a_prompt_of_another_type_or_shape_raises_and_is_never_misread(keep):
 def test_the_other_rules_refuse_what_is_outside_their_domain(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@pytest.mark.parametrize(("a", "b"), [(1.0, 1.0), (2.0, 1.5)])
+def test_a_strength_of_degree_1_at_both_ends_keeps_the_correction_bounded_and_a_constant_one_does_not(a, b):
+    """On a linear path: beta forward + beta backward intensity, which is scale t^(a-1) (1-t)^(b-1)."""
+    t = np.concatenate([np.logspace(-12, -0.4, 50), 1 - np.logspace(-12, -0.4, 50)])
+    both = events.intensity(Linear(), t) + events.backward_intensity(Linear(), t)
+    np.testing.assert_allclose(Strength(3.0, a, b)(t) * both, 3.0 * t ** (a - 1) * (1 - t) ** (b - 1), rtol=1e-12)
+    assert np.max(Strength(3.0, a, b)(t) * both) <= 3.0 * (1 + 1e-12)
+    assert np.max(Strength(3.0, 0.0, 0.0)(t) * both) > 1e11

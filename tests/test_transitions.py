@@ -4,10 +4,11 @@ import itertools
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
+from hypothesis import strategies as st
 from strategies import BACKENDS, MONOTONE, backend, cases, inner_times, intervals
 
-from dfm_ref import transitions, velocities
+from dfm_ref import events, transitions, velocities
 from dfm_ref.paths import Mixture
 from dfm_ref.schedules import Linear, PerToken, Polynomial
 from dfm_ref.verify import oracle
@@ -144,3 +145,17 @@ def test_laws_of_no_rates_stay():
 def test_arguments_outside_their_domain_raise(call, message):
     with pytest.raises(ValueError, match=message):
         call()
+
+
+@settings(max_examples=60)
+@given(case=cases(), t=inner_times, strength=st.floats(0, 5))
+def test_a_corrected_euler_step_is_a_pmf_up_to_the_bound_of_both_clocks(case, t, strength):
+    """h <= 1 / (alpha forward intensity + beta backward intensity), whatever the state and the model."""
+    schedule, time = case.path.schedule, np.array([[t]])
+    back = float(np.max(events.backward_intensity(schedule, time)))
+    assume(np.isfinite(back))
+    u = velocities.corrected(case.path, case.posteriors(t), case.states(), t, alpha=1 + strength, beta=strength)
+    h = 1 / max(1e-300, (1 + strength) * float(np.max(events.intensity(schedule, time))) + strength * back)
+    assert np.all(transitions.step_bound(u, case.states()) >= h * (1 - 1e-12))
+    if h < 1e300:
+        assert np.all(transitions.euler(u, case.states(), 0.999999 * h) >= 0)

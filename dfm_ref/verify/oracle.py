@@ -91,6 +91,8 @@ def exact(values: Any) -> Table:
 def states(vocab_size: int, length: int) -> Table:
     """All states, int[S, N], the last token fastest: state x has index sum_i x^i d**(N-1-i).
 
+    Source: Gat et al. 2024, section 2 (notation).
+
     >>> states(2, 2).tolist()
     [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
@@ -100,6 +102,8 @@ def states(vocab_size: int, length: int) -> Table:
 def delta(x: Table, vocab_size: int) -> Table:
     """The point mass delta_x of each token, int[...] -> int[..., d].
 
+    Source: Gat et al. 2024, section 2 (notation).
+
     >>> delta(np.array([2, 0]), 3).tolist()
     [[0, 0, 1], [1, 0, 0]]
     """
@@ -108,6 +112,8 @@ def delta(x: Table, vocab_size: int) -> Table:
 
 def product(pmfs: Table) -> Table:
     """prod_i p^i(x^i): token PMFs [..., N, d] -> the law of a state with independent tokens, [..., S].
+
+    Source: Gat et al. 2024, section 2 (notation).
 
     >>> print(*product(exact([["1/4", "3/4"], ["1/3", "2/3"]])))
     1/12 1/6 1/4 1/2
@@ -238,12 +244,14 @@ def token_marginals(problem: Problem, kappa: Table) -> Table:
 
 
 def conditional(problem: Problem, kappa: Table) -> Table:
-    """p_t(x | x_0, x_1) = prod_i p_t(x^i | x_0, x_1), [P, S]."""
+    """p_t(x | x_0, x_1) = prod_i p_t(x^i | x_0, x_1), [P, S]. Source: Gat et al. 2024, section 3."""
     return product(token_marginals(problem, kappa))
 
 
 def marginal(problem: Problem, kappa: Table) -> Table:
     """p_t(x) = sum_pairs pi(x_0, x_1) p_t(x | x_0, x_1), [S]; it does not factorise over tokens.
+
+    Source: Gat et al. 2024, section 3.
 
     >>> pi = exact([["1/2", 0, 0, "1/2"], [0] * 4, [0] * 4, [0] * 4])  # from (0, 0) to (0, 0) or (1, 1)
     >>> print(*marginal(enumerate_pairs(pi, np.stack([at_x_0(2), at_x_1(2)])), exact([["1/2", "1/2"]] * 2)))
@@ -253,13 +261,18 @@ def marginal(problem: Problem, kappa: Table) -> Table:
 
 
 def marginal_dot(problem: Problem, kappa: Table, kappa_dot: Table) -> Table:
-    """d/dt p_t(x), [S], by the product rule over tokens; it never looks at a velocity."""
+    """d/dt p_t(x), [S], by the product rule over tokens; it never looks at a velocity.
+
+    Source: calculus, of the paths of Gat et al. 2024.
+    """
     tokens, tokens_dot = token_marginals(problem, kappa), token_marginals(problem, kappa_dot)
     return np.asarray(problem.pi @ product_dot(tokens, tokens_dot))
 
 
 def pair_posterior(problem: Problem, kappa: Table) -> Table:
     """p_t(x_0, x_1 | z) = pi(x_0, x_1) p_t(z | x_0, x_1) / p_t(z), [P, S], and 0 where p_t(z) = 0.
+
+    Source: Bayes' rule; Gat et al. 2024, Theorem 2.
 
     >>> problem = Problem(np.array([[0], [0]]), np.array([[0], [1]]), exact(["1/2", "1/2"]),
     ...                   delta(np.array([[[0], [0]], [[0], [1]]]), 3))
@@ -478,7 +491,7 @@ def prior_divergence(pi: Table, p_0: Table) -> Table:
     """KL(pi(x_0 | x_1) || p_0(x_0)) of every x_1, float64[S], 0 where it never comes: pi[S, S], p_0[S].
 
     The part of a bound that a coupling costs: 0 where it is independent; its mean over x_1 is the mutual information
-    of x_0 and x_1, if p_0 is the marginal.
+    of x_0 and x_1, if p_0 is the marginal. Source: Campbell et al. 2022, the prior term of the bound.
 
     >>> prior_divergence(np.array([[0.5, 0.0], [0.0, 0.5]]), np.array([0.5, 0.5])) / np.log(2)
     array([1., 1.])
