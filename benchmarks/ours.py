@@ -101,17 +101,8 @@ def end_to_end(x_1: np.ndarray, num: int, grid_steps: int, **config: Any) -> Cal
 
 
 def chain(model: Any, mask: int | None, x_0: np.ndarray, steps: int) -> Call:
-    """The exact sampler; `steps`, how many the peer takes, is not for us. Without a mask one finite step ends it."""
-    path = paths.Mixture(mask=mask)
-    if mask is not None:
-        return lambda: exact.sample(path, model, KEY, x_0, [0.0, 1.0])
-    end, (key, last) = exact.closing_time(path.schedule), random.split(KEY)
-
-    def run() -> np.ndarray:
-        x_t = exact.sample(path, model, key, x_0, [0.0, end])
-        return samplers.finite_step(path, model, last, x_t, end, 1.0)
-
-    return run
+    """The exact sampler; `steps`, how many the peer takes, is not for us."""
+    return lambda: exact.finished(paths.Mixture(mask=mask), model, KEY, x_0, [0.0, 1.0])
 
 
 def events(params: dict[str, Any], x_0: np.ndarray, steps: int, **sizes: int) -> Call:

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 
-from . import __version__, backends, checkpoints, checks, data, likelihoods, random, runs, times
+from . import __version__, backends, checkpoints, checks, data, exact, likelihoods, random, runs, samplers, times
 from .nn import train as training
 from .nn.train import Config, ConfigError
 
@@ -84,8 +84,9 @@ def sample(options: argparse.Namespace) -> None:
     run, params = runs.load(Path(options.checkpoint), backend=backend)
     prompt, keep = _prompt(options.prompt, options.hole, run)
     steering = _steering(options, run)
-    grid, key = times.grid(options.steps), random.key(options.seed)
-    asked: dict[str, Any] = {"prompt": prompt, "keep": keep, "steering": steering}
+    grid, key = times.grid(1 if options.exact else options.steps), random.key(options.seed)
+    walk = exact.finished if options.exact else samplers.sample
+    asked: dict[str, Any] = {"prompt": prompt, "keep": keep, "steering": steering, "walk": walk}
     x_1 = runs.sample(run.config, params, key, options.num, grid, backend=backend, **asked)
     if backend.name != "numpy" and options.num:
         params = {name: backend.to_numpy(p) for name, p in params.items()}
@@ -117,14 +118,14 @@ def evaluate(options: argparse.Namespace) -> None:
     model, key = (run.config, params), random.key(options.seed)
     found = {}
     if enumerable := runs.enumerable(run.config):
-        found["bound on -log p"], exact = runs.enumerated(*model, x_1, backend=backend)
+        found["bound on -log p"], true = runs.enumerated(*model, x_1, backend=backend)
     else:
         found["bound on -log p"] = runs.bound(*model, key, x_1, backend=backend, draws=options.draws)
     if options.orders:
         name = f"bound on -log p by {options.orders} orders"
         found[name] = runs.importance_bound(*model, key, x_1, backend=backend, orders=options.orders)
     if enumerable:
-        found["exact -log p"] = exact
+        found["exact -log p"] = true
     how = f", all {run.config.vocab_size**length} states enumerated" if enumerable else ""
     print(f"data: {len(x_1)} sequences of {length} tokens of {options.data}{how}")
     for name, nats in found.items():
@@ -259,7 +260,9 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("sample", sample)
     sub.add_argument("checkpoint", metavar="CHECKPOINT")
     sub.add_argument("--num", type=int, required=True, metavar="M", help="how many sequences")
-    sub.add_argument("--steps", type=int, default=64, metavar="K", help="steps from t = 0 to 1 (default: 64)")
+    how = sub.add_mutually_exclusive_group()
+    how.add_argument("--steps", type=int, default=64, metavar="K", help="steps from t = 0 to 1 (default: 64)")
+    how.add_argument("--exact", action="store_true", help="no grid: the chain's own law, a model call an event")
     sub.add_argument("--prompt", default="", metavar="TEXT", help="characters that every sample begins with")
     sub.add_argument("--hole", default="", metavar="CHAR", help="in the prompt: a place left open")
     sub.add_argument("--label", type=int, metavar="L", help="the class, of a checkpoint trained with --classes")

@@ -1,7 +1,7 @@
 """Runs: training with checkpoints, and sampling and evaluating with what they hold, on any backend."""
 
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
@@ -14,7 +14,7 @@ from .guidance import Guided, Hidden, Labelled, Shaped
 from .nn import train as training
 from .nn.train import Config, ConfigError, State, Trained
 from .progress import progress
-from .protocols import Backend, Key, Model, Params
+from .protocols import Array, Backend, Key, Model, Params
 
 __all__ = [
     "TILE",
@@ -139,11 +139,13 @@ def sample(
     prompt: np.ndarray | None = None,
     keep: np.ndarray | None = None,
     steering: Steering = _UNSTEERED,
+    walk: Callable[..., Array] = samplers.sample,
     frames: bool = False,
 ) -> np.ndarray:
     """Sequences int64[num, N] of the model, or with `frames` int64[len(times), num, N], sampled in whole tiles.
 
-    The tokens of `prompt`, int[N], stand where `keep`, bool[N], holds.
+    The sampler is `walk`: the finite step on the grid of times, or another such as `exact.finished`. The tokens of
+    `prompt`, int[N], stand where `keep`, bool[N], holds.
     """
     xp, path, source = backend.xp, training.path(config), training.source(config)
     source_key, path_key = random.split(key)
@@ -156,8 +158,7 @@ def sample(
     firsts = range(0, num, TILE)
     for first in progress(firsts, "sampling", len(firsts)):
         x_0 = xp.where(kept, x_1, sources.sample(source, source_key, shape, first=first, xp=xp))
-        walk = backend.fused(samplers.sample)
-        tile = walk(path, model, path_key, x_0, times, keep=kept, frames=frames, first=first)
+        tile = backend.fused(walk)(path, model, path_key, x_0, times, keep=kept, frames=frames, first=first)
         tiles.append(backend.to_numpy(tile).reshape(-1, *shape))
     states = np.concatenate([tile[-len(tiles[-1]) :] for tile in tiles], axis=1)[:, :num]
     return states if frames else states[-1]

@@ -724,3 +724,14 @@ def test_the_demo_leaves_its_report(tmp_path):
     page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
     assert "<img" in page and not re.search(r'(src|href)="(?!data:|#)', page), "self-contained"
     json.loads((tmp_path / "demo" / "report.json").read_text(encoding="utf-8"))
+
+
+def test_exact_samples_need_no_grid_and_keep_the_prompt(run, refused, at):
+    """From a mask, and from a uniform source with its last step."""
+    for name in ("text", "uniform"):
+        assert run("sample", at / name, "--num", 3, "--exact", "--out", at / f"{name}-exact.npy")[0] == 0
+        x_1 = np.load(at / f"{name}-exact.npy")
+        assert len(x_1) == 3 and x_1.min() >= 0
+    status, prompted, _ = run("sample", at / "text", "--num", 5, "--exact", "--prompt", "the")
+    assert status == 0 and [prompted[9 * k : 9 * k + 3] for k in range(5)] == ["the"] * 5  # 8 characters and the end
+    assert "--exact" in refused("sample", at / "text", "--num", 1, "--exact", "--steps", 4)

@@ -220,6 +220,31 @@ def test_with_schedules_t_and_t_cubed_token_0_is_revealed_first_three_times_in_f
     assert follows((firsts[1][:, 0] == 1).astype(int), [0.75, 0.25])
 
 
+def test_a_path_without_a_mask_is_finished_by_one_step_at_its_closing_time():
+    path, source, V, _ = CASES["per token"]
+    problem = problem_of(path, source, V)
+    p = oracle.product(source)
+    x_0 = oracle.states(V, 2)[random.choose(p, random.uniform(random.key(1), (10_000,)))]
+    knows = np.stack([logits(posteriors(path, problem, t)[1]) for t in np.linspace(0, 1, 2001)])
+
+    class Nearest:
+        """The exact posteriors, at the nearest of many times."""
+
+        def at(self, x_t, t, sites):
+            b, i = np.divmod(np.asarray(sites), 2)
+            return None, knows[np.rint(2000 * t[b]).astype(int), index(x_t, V)[b], i]
+
+    frames = exact.finished(path, Nearest(), KEY, x_0, [0.0, 0.5, 1.0], frames=True)
+    assert np.array_equal(frames[-1], exact.finished(path, Nearest(), KEY, x_0, [0.0, 0.5, 1.0]))
+    for x_t, t in zip(frames[1:], (0.5, 1.0), strict=True):
+        kappas = np.stack([np.broadcast_to(k, (2,)) for k in path.schedule.kappas(np.array([t]))], -1)
+        assert follows(index(x_t, V), oracle.marginal(problem, kappas), alpha=1e-6)
+    mask, model = Mixture(mask=2), lambda x_t, t: np.zeros((*x_t.shape, 3))
+    start = np.full((5, 3), 2)
+    same = (f(mask, model, KEY, start, [0.0, 1.0]) for f in (exact.sample, exact.finished))
+    assert np.array_equal(*same)
+
+
 def test_no_sequences_no_movable_tokens_and_types():
     path, model = Mixture(mask=2), lambda x_t, t: np.zeros((*x_t.shape, 3))
     for sampler in SAMPLERS.values():

@@ -13,8 +13,9 @@ import dfm_ref
 ROOT = Path(dfm_ref.__file__).parent
 FLOORS = [
     "protocols", "arrays", "checks", "random", "schedules", "sources", "times", "couplings", "paths", "events",
-    "velocities", "transitions", "guidance", "losses", "likelihoods", "redraws", "samplers", "remasking", "kinetic", "exact", "checkpoints", "data", "nn", "progress", "runs",
-    "continuous", "distributed", "plots", "verify", "demo", "cli",
+    "velocities", "transitions", "guidance", "losses", "likelihoods", "redraws", "samplers", "remasking", "kinetic",
+    "exact", "checkpoints", "data", "nn", "progress", "runs", "continuous", "distributed", "plots", "verify",
+    "demo", "cli",
 ]  # fmt: skip
 NN_FLOORS = (("layers",), ("mlp", "transformer", "optim"), ("train",))
 ASSEMBLERS = {"cli", "demo"}  # the files that put a run together, and may ask for a backend by name
