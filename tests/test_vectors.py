@@ -161,8 +161,9 @@ FUNCTIONS = [
     (losses, "cross_entropy"), (losses, "path_kl"), (losses, "generalized_kl"), (likelihoods, "any_order"),
     (likelihoods, "any_order_bound"), (exact, "hitting_time"), (kinetic, "pmf"), (kinetic, "pmf_dot"),
     (kinetic, "conditional_velocity"), (kinetic, "optimal"), (guidance, "of_rates"), (guidance, "of_posteriors"),
-    (guidance, "temper"), (paths, "pmf"), (flows, "planar"), (flows, "radial"), (gaussian_paths, "conditional_velocity"),
-    (gaussian_paths, "marginal_velocity"), (gaussian_paths, "marginal_log_density"),
+    (guidance, "temper"), (paths, "pmf"), (flows, "planar"), (flows, "radial"),
+    (gaussian_paths, "conditional_velocity"), (gaussian_paths, "marginal_velocity"),
+    (gaussian_paths, "marginal_log_density"),
 ]  # fmt: skip
 
 
