@@ -44,7 +44,7 @@ def intensity(schedule: Schedule, t: Array) -> Array:
     """-b_t = -min_j kappa_dot_t^j / kappa_t^j >= 0, events per unit of t.
 
     Components with kappa^j = kappa_dot^j = 0 are inactive and have no say. +inf where a component vanishes while
-    still decreasing, as at t = 1. Source: Gat et al. 2024, Theorem 3 (b).
+    still decreasing, as at t = 1. Source: Gat et al. 2024, Theorem 3.
 
     >>> from .schedules import Linear
     >>> float(intensity(Linear(), 0.75))
@@ -56,7 +56,7 @@ def intensity(schedule: Schedule, t: Array) -> Array:
 def redraw_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
     """a_t^j = kappa_dot_t^j - kappa_t^j b_t >= 0 for each component, per unit of t; they sum to the intensity.
 
-    Domain: where the intensity is finite. Source: Gat et al. 2024, Theorem 3 (a).
+    Domain: where the intensity is finite. Source: Gat et al. 2024, Theorem 3.
 
     >>> from .schedules import Linear
     >>> [float(a) for a in redraw_rates(Linear(), 0.75)]
@@ -108,7 +108,7 @@ def backward_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
 def fastest(schedule: Schedule, t: Array) -> Array:
     """l = argmin_j kappa_dot_t^j / kappa_t^j, the component that decays fastest, int64; the first of several.
 
-    Source: Gat et al. 2024, Theorem 3 (l).
+    Source: Gat et al. 2024, Theorem 3.
 
     >>> from .schedules import Linear
     >>> int(fastest(Linear(), 0.5))
@@ -135,7 +135,7 @@ def survival(schedule: Schedule, t: Array, s: Array) -> Array:
     """exp(int_t^s b), the probability that the events of continuous time leave a token alone from t to s >= t.
 
     It is `stay` as long as one component decays fastest, and the product over the intervals between `switches`.
-    Source: Gat et al. 2024, Theorem 3 (b), as the clock of the chain.
+    Source: Gat et al. 2024, Theorem 3, whose b is the clock of the chain.
 
     >>> from .schedules import Linear
     >>> float(survival(Linear(), 0.5, 0.75))

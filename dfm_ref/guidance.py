@@ -161,7 +161,7 @@ def temper(logits: Array, *, temperature: float) -> Array:
     """Logits of p^(1/temperature), up to a constant a row: float[..., V] -> float64[..., V].
 
     Below 1 sharper, above 1 flatter, at 1 unchanged. Gives up: the path p_t and the data's law. ValueError unless the
-    temperature is a number > 0.
+    temperature is a number > 0. Source: Ackley et al. 1985 (Boltzmann machines).
 
     >>> weights = np.exp(temper(np.log([0.25, 0.75]), temperature=0.5))
     >>> weights / weights.sum()

@@ -150,7 +150,7 @@ def mask_bound(
     one event: tokens are revealed at times with laws kappa^i; before the event that reveals the (k + 1)-th, k
     uniform, a hidden token is it with a probability proportional to its rate. So there is no weight that diverges.
     Raises ValueError unless the path has a mask, and schedules, shared or per token, that are monotone.
-    Source: Gat et al. 2024 and Shaul et al. 2024 for the integral; for a model free of t it is the any-order average.
+    Source: Gat et al. 2024 and Shaul et al. 2024 for the integral. Of a model free of t it is the any-order average.
 
     >>> unsure = lambda x_t, t: np.zeros((*x_t.shape, 3))
     >>> mask_bound(Mixture(mask=2), unsure, Key(0, 1), np.array([[0, 1]])) / math.log(2)

@@ -56,8 +56,8 @@ def finite_step(
     A token stays with probability `events.stay`, else component j is chosen with weight c^j and its posterior,
     frozen at x_t and t, draws the value. Times are numbers or float[B]. Tokens where `keep`, bool[B, N], holds are a
     prompt and never move, as under the point masses that are their posteriors. ValueError unless t < s in [0, 1].
-    Source: Gat et al. 2024, Theorem 3 integrated over [t, s]; for two components the ancestral step of masked
-    diffusion.
+    For two components it is the ancestral step of masked diffusion.
+    Source: Gat et al. 2024, Theorem 3, integrated over [t, s].
 
     >>> model = lambda x_t, t: np.log([[[0.0, 1.0, 0.0]] * 4])
     >>> with np.errstate(divide="ignore"):

@@ -27,7 +27,7 @@ def grid(steps: int, *, t_0: float = 0.0, T: float = 1.0) -> list[float]:
 def low_discrepancy(key: Key, num: int, *, xp: Namespace = np) -> Array:
     """Stratified times, float64[num] in [0, 1): t_k = u + k / num modulo 1, with one shared u; each is uniform.
 
-    The mean of f over them has less variance than over independent draws. Source: Kingma et al. 2021 (VDM), app. I.
+    The mean of f over them has less variance than over independent draws. Source: Kingma et al. 2021 (VDM), appendix I.
 
     >>> from .random import Key
     >>> low_discrepancy(Key(0, 42), 2)

@@ -296,7 +296,7 @@ def posteriors(problem: Problem, kappa: Table) -> Posteriors:
 
     Where p_t(z) = 0 no posterior is defined: `reachable` is False and w_hat^j(., z) = delta_{z^i} fills the
     gap: such a state never moves.
-    Source: Gat et al. 2024, Thm 3.
+    Source: Gat et al. 2024, Theorem 3.
 
     >>> pi = prompted(exact(["2/3", "1/3", 0]), delta(np.array([2]), 3), np.array([False]))
     >>> problem = enumerate_pairs(pi, np.stack([at_x_0(3), at_x_1(3)]))
@@ -333,7 +333,7 @@ def coefficients(kappa: Table, kappa_dot: Table) -> Coefficients:
     b + sum_j a^j = 0. A component with kappa = 0 never gives the minimum. Ties go to the lowest index, and no
     velocity depends on it. With -kappa_dot it gives the rates of the process run backwards.
     Raises ValueError where kappa = 0 decreases: the rate is infinite there (the end of a schedule at t = 1).
-    Source: Gat et al. 2024, Thm 3.
+    Source: Gat et al. 2024, Theorem 3.
 
     >>> a, b, ell = coefficients(exact([["1/4", "3/4"]]), exact([[-1, 1]]))
     >>> print(*a[0], *b, *ell)
@@ -353,7 +353,7 @@ def velocity(a: Table, b: Table, w_hat: Table) -> Table:
     """u^i(x^i, z) = sum_j a^{i,j} w_hat^j(x^i, z) + b^i delta_{z^i}(x^i), [N, S, d].
 
     Marginal with the posteriors, conditional with `given_pair`.
-    Source: Gat et al. 2024, Thm 3.
+    Source: Gat et al. 2024, Theorem 3.
 
     >>> u = velocity(exact([[0, 4]]), exact([-4]), exact([[[[1, 0], [1, 0]]], [[["1/4", "3/4"], [0, 1]]]]))
     >>> u[0].astype(str).tolist()
@@ -398,7 +398,7 @@ def finite_coefficients(kappa_t: Table, kappa_s: Table) -> FiniteCoefficients:
 
     Given the pair, the step carries p_t(. | x_0, x_1) to p_s(. | x_0, x_1). It is `coefficients` with
     kappa_s for kdot: (kernel - I) / (s-t) is the velocity that belongs to (kappa_s - kappa_t) / (s-t).
-    Source: the finite form of Gat et al. 2024, Thm 3, which it gives as s -> t.
+    Source: the finite form of Gat et al. 2024, Theorem 3, which it gives as s -> t.
 
     >>> c, stay = finite_coefficients(exact([["3/4", "1/4"]]), exact([["1/4", "3/4"]]))
     >>> print(*stay, *c[0])

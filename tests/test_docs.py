@@ -1,0 +1,73 @@
+"""The page of formulas is what its generator makes now, lacks no law, and names functions and tests that exist."""
+
+import ast
+import importlib
+import runpy
+from functools import cache
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).parent
+DOCS = TESTS.parent / "docs"
+if not DOCS.is_dir():
+    pytest.skip("an installed package has no documentation", allow_module_level=True)
+
+PAGE = runpy.run_path(str(DOCS / "formulas.py"), run_name="docs")
+LAWS = """
+1.1 1.2 1.3 1.4 1.4 1.5 1.5 1.6 1.7 1.7 1.8 1.9 2.1 2.2 2.3 2.4 2.4 2.5 2.6 3.1 3.2
+4.1 4.2 4.2 4.2 4.3 4.4 4.5 4.5 4.6 4.7 5.1 5.2 5.3 5.4 5.5 5.5 5.5 5.5 5.6 5.6 5.7 5.7 5.8 5.8 5.9
+5a 5a 5a 5a 5a 6.1 6.2 6.3 7.1 7.1 7.1 7.2
+"""
+ITEMS = "1 2 3 4 5 6 7 8 9 10 11 12 13 14 15 16 17 18 19 20 20 21 22 23 24 25 26 27 28 29 30 31 32"
+TO_COME = "2 3 4 5 6 7 8 9 12 17"  # of the continuous half
+WRONG = "6 11 13 15 20 20 22 24 25 27 29"
+ROWS = [*PAGE["FORMULAS"], *PAGE["ITEMS"]]
+
+
+def test_the_page_is_what_its_generator_makes():
+    assert (DOCS / "formulas.md").read_text(encoding="utf-8") == PAGE["text"](), "run: python docs/formulas.py"
+
+
+def test_no_law_and_no_item_is_missing():
+    assert [row.id for row in PAGE["FORMULAS"]] == LAWS.split()
+    assert [row.id for row in PAGE["ITEMS"]] == ITEMS.split()
+
+
+def test_every_law_has_a_function_and_a_test_and_only_these_items_are_to_come():
+    assert all(row.functions and row.tests for row in PAGE["FORMULAS"])
+    assert all(bool(row.functions) == bool(row.tests) for row in PAGE["ITEMS"])
+    assert [row.id for row in PAGE["ITEMS"] if not row.functions] == TO_COME.split()
+
+
+def test_every_wrong_formula_is_shown_to_be_wrong():
+    """By a test of the number of the item; of the continuous half, where there is something to compute."""
+    wrong = [row for row in PAGE["ITEMS"] if row.verdict.startswith("Wrong")]
+    assert [row.id for row in wrong] == WRONG.split()
+    for row in wrong:
+        assert row.id in TO_COME.split() or f"test_e{row.id}_" in row.tests, row.id
+
+
+@pytest.mark.parametrize("name", sorted({name for row in ROWS for name in row.functions.split()}))
+def test_every_function_named_is_public_and_names_its_source(name):
+    module, _, function = name.rpartition(".")
+    assert function in importlib.import_module(f"dfm_ref.{module}").__all__
+    assert PAGE["source"](name)
+
+
+@cache
+def functions_in(file):
+    body = ast.parse((TESTS / f"{file}.py").read_text(encoding="utf-8")).body
+    return [node.name for node in body if isinstance(node, ast.FunctionDef)]
+
+
+@pytest.mark.parametrize("name", sorted({name for row in ROWS for name in row.tests.split()}))
+def test_every_test_named_exists_once(name):
+    file, _, test = name.partition("::")
+    assert test.startswith("test_") and functions_in(file).count(test) == 1
+
+
+def test_the_tests_of_this_page_see_a_name_that_is_wrong():
+    assert "test_no_such_test" not in functions_in("test_docs")
+    with pytest.raises(ValueError, match=r"arrays\.pick: expected a sentence"):
+        PAGE["source"]("arrays.pick")
