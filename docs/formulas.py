@@ -706,6 +706,7 @@ ITEMS = (
         "Ambiguous: one object has three names. Y has no time, and is independent of X_t given the pair; tied to X_t "
         "it would move the minimiser.",
         "losses.mixture_cross_entropy losses.targets",
+        "test_errata::test_e31_a_target_tied_to_x_t_moves_the_minimiser "
         "test_losses::test_the_excess_over_the_least_cross_entropy_is_the_divergence_from_the_posteriors "
         "test_losses::test_targets_have_the_law_of_their_component_given_the_pair_and_a_place_of_their_own",
     ),

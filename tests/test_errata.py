@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from dfm_ref import couplings, events, paths, velocities
+from dfm_ref import couplings, events, losses, paths, velocities
 from dfm_ref.paths import X0, X1, Fixed, Mixture
 from dfm_ref.protocols import Key
 from dfm_ref.schedules import Bernstein, Convex, PerToken
@@ -221,3 +221,25 @@ def test_e29_the_velocity_averages_the_components_over_the_pairs_given_z() -> No
         assert (residual(true_velocity(t), t) == 0).all()
         assert close(our_velocity(t), true_velocity(t))
         assert close(residual(our_velocity(t), t).astype(float), 0)
+
+
+def test_e31_a_target_tied_to_x_t_moves_the_minimiser() -> None:
+    """Y has no time: if it is the draw from which x_t was made, its law given x_t is not the posterior."""
+    pi, kappa = exact([["1/2", 0], ["1/8", "3/8"]]), exact([["1/4", "1/2", "1/4"]])
+    problem = oracle.enumerate_pairs(pi, np.stack([oracle.at_x_0(2), oracle.fixed(NOISE), oracle.at_x_1(2)]))
+    p, w_hat = oracle.marginal(problem, kappa), oracle.posteriors(problem, kappa).w_hat[1, 0]
+    others = p - kappa[0, 1] * NOISE  # x_t was made by another component, and y is fresh
+    tied = NOISE * others[:, None] + kappa[0, 1] * np.diag(NOISE)  # [z, y]
+    assert (tied.sum(axis=1) == p).all()
+    assert (tied.sum(axis=0) == NOISE).all()
+    assert (w_hat == NOISE).all()
+    assert (tied / p[:, None] != w_hat).all()
+
+    def loss(joint: Table, law: Table) -> float:
+        rows = np.log(law.astype(float))[:, None]
+        each = [losses.mixture_cross_entropy((None, rows, None), (None, np.full((2, 1), y), None)) for y in range(2)]
+        return float(np.sum(joint.astype(float) * np.concatenate(each, axis=1)))
+
+    free = p[:, None] * w_hat
+    assert loss(free, w_hat) < loss(free, tied / p[:, None]) - 0.01
+    assert loss(tied, tied / p[:, None]) < loss(tied, w_hat) - 0.01
