@@ -177,7 +177,7 @@ def test_every_library_draws_the_same_tokens(name):
     for case in ("mask per token", "three components"):
         path, source, V, times = CASES[case]
         model, _ = model_of(path, problem_of(path, source, V), V)
-        x_0 = np.random.default_rng(0).integers(0, V, (6, 2))
+        x_0 = np.random.default_rng(0).integers(0, V, (2 if name == "jax" else 6, 2))  # it compiles every shape anew
 
         def theirs(x_t, t, model=model):
             return tuple(b.asarray(w) for w in model(b.to_numpy(x_t), b.to_numpy(t)))
