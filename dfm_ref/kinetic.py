@@ -25,7 +25,7 @@ from .arrays import like, log_softmax, namespace, one_hot, pick, put, to_numpy
 from .checks import increasing, same_shape, tokens
 from .paths import Mixture, per_token
 from .protocols import Array, Key, Model
-from .redraws import ask, jump, movable
+from .redraws import ask, interval, jump, movable
 
 __all__ = [
     "Beta",
@@ -434,12 +434,7 @@ def _ask(path: Metric, model: Model, x_t: Array, t: Array, sites: Array) -> Arra
 def _times(path: Metric, x_t: Array, t: Any, s: Any) -> list[np.ndarray[Any, Any]]:
     """t and s on the host, float64[B] each, once the arguments of a step are seen to be right."""
     _tokens(path, "x_t", x_t)
-    t, s = (np.asarray(to_numpy(time), dtype=np.float64) for time in (t, s))
-    if any(time.shape not in ((), (x_t.shape[0],)) for time in (t, s)):
-        raise ValueError(f"t, s: expected numbers or one for each of {x_t.shape[0]} rows, got {t.shape}, {s.shape}")
-    if not np.all((t >= 0) & (t < s) & (s <= 1)):
-        raise ValueError(f"t, s: expected 0 <= t < s <= 1, got t={t} and s={s}")
-    return [np.broadcast_to(time, (x_t.shape[0],)).copy() for time in (t, s)]
+    return [np.broadcast_to(time[:, 0], (x_t.shape[0],)).copy() for time in interval(x_t, t, s)]
 
 
 def _tokens(path: Metric, name: str, x: Array) -> None:

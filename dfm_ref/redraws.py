@@ -10,12 +10,12 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 
 from . import random
-from .arrays import namespace, one_hot, put
+from .arrays import namespace, one_hot, put, to_numpy
 from .checks import tokens
 from .paths import X1, Fixed, Mixture
 from .protocols import Array, Model
 
-__all__ = ["Ask", "Events", "ask", "jump", "movable", "rates", "redraw"]
+__all__ = ["Ask", "Events", "ask", "interval", "jump", "movable", "rates", "redraw"]
 
 Ask: TypeAlias = Callable[[int, Array], Array]
 """``rows = asked(j, sites)``: the logits of component j at sites int64[E] of one state, float[E, V]."""
@@ -27,6 +27,23 @@ class Events(NamedTuple):
     sites: Array
     coin: Array
     value: Array
+
+
+def interval(x_t: Array, t: Any, s: Any) -> tuple[np.ndarray[Any, Any], np.ndarray[Any, Any]]:
+    """The times of a step on the host, float64[1 or B, 1] each, of numbers or float[B].
+
+    Raises ValueError unless 0 <= t < s <= 1, one for all sequences of x_t, int[B, N], or one for each.
+
+    >>> interval(np.zeros((2, 3), dtype=int), 0.25, [0.5, 1.0])[1].tolist()
+    [[0.5], [1.0]]
+    """
+    t, s = (np.asarray(to_numpy(time), dtype=np.float64) for time in (t, s))
+    rows = np.broadcast_shapes((1,), t.shape, s.shape)
+    if rows not in ((1,), tuple(x_t.shape[:-1])):
+        raise ValueError(f"t, s: expected numbers or the shape {tuple(x_t.shape[:-1])} of the batch, got {rows}")
+    if not np.all((t >= 0) & (t < s) & (s <= 1)):
+        raise ValueError(f"t, s: expected 0 <= t < s <= 1, got t={t} and s={s}")
+    return np.broadcast_to(t, rows)[:, None], np.broadcast_to(s, rows)[:, None]
 
 
 def movable(path: Mixture, x_t: Array, *, keep: Array | None = None) -> Array:

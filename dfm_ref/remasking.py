@@ -28,8 +28,7 @@ from .checks import increasing, same_shape
 from .events import intensity, redraw_weights
 from .paths import Mixture, per_token
 from .protocols import Array, Key, Model
-from .redraws import ask, movable
-from .samplers import _interval
+from .redraws import ask, interval, movable
 from .schedules import Schedule
 from .transitions import euler
 
@@ -195,7 +194,7 @@ def step(
     array([[0, 1, 2, 2, 2]])
     """
     _mask(path)
-    t, s = _interval(x_t, t, s)
+    t, s = interval(x_t, t, s)
     sigma = rule(path.schedule, t, s, strength=strength)
     return _move(path, model, key, x_t, t, reveal_probability(path.schedule, t, s, sigma), sigma, keep, first).x_s
 
@@ -230,7 +229,7 @@ def inexact_confidence_remasking(
     mask, states, sure = _mask(path), [x_0], np.ones(x_0.shape)
     free = np.ones(x_0.shape, dtype=bool) if keep is None else ~to_numpy(keep)
     for i, ends in enumerate(pairwise(times)):
-        (t, s), shown = _interval(x_0, *ends), (to_numpy(states[-1]) != mask) & free
+        (t, s), shown = interval(x_0, *ends), (to_numpy(states[-1]) != mask) & free
         sigma = rule(path.schedule, t, s, strength=strength)
         rho = reveal_probability(path.schedule, t, s, sigma)
         weight = np.exp(-sure) * shown
@@ -260,7 +259,7 @@ def inexact_confidence_step(
     array([[2, 1, 2, 2]])
     """
     _mask(path)
-    (t, s), (batch, length) = _interval(x_t, t, s), x_t.shape
+    (t, s), (batch, length) = interval(x_t, t, s), x_t.shape
     xp, sites = namespace(x_t), movable(path, x_t, keep=keep)
     if not sites.shape[0]:
         return x_t

@@ -24,7 +24,7 @@ from .arrays import like, log_softmax, namespace, one_hot, put, to_numpy
 from .checks import increasing, natural
 from .paths import X0, X1, Mixture
 from .protocols import Array, Key, Model, Step
-from .redraws import Ask, Events, ask, jump, movable, rates, redraw
+from .redraws import Ask, Events, ask, interval, jump, movable, rates, redraw
 from .schedules import Schedule
 from .velocities import unmix
 
@@ -96,7 +96,7 @@ def exponential_step(
     >>> exponential_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 2, 0]]), 0.0, 0.5)
     array([[0, 2, 1, 0]])
     """
-    t, s = _interval(x_t, t, s)
+    t, s = interval(x_t, t, s)
     clock, pace = _clock(x_t, t), _rates(path, t)
     return _leap(path, [(1.0, ask(path, model, x_t, clock), x_t, pace)], key, x_t, s - t, keep, first)
 
@@ -125,7 +125,7 @@ def trapezoidal_step(
     """
     if not 0 < theta < 1:
         raise ValueError(f"theta: expected a number in (0, 1), got {theta}")
-    t, s = _interval(x_t, t, s)
+    t, s = interval(x_t, t, s)
     middle = t + theta * (s - t)
     before = (ask(path, model, x_t, _clock(x_t, t)), x_t, _rates(path, t))
     keys = random.split(key)
@@ -202,7 +202,7 @@ def corrected_step(
     >>> corrected_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 0, 1]]), 0.5, 0.7, beta=Strength(4.0))
     array([[0, 1, 2, 1]])
     """
-    t, s = _interval(x_t, t, s)
+    t, s = interval(x_t, t, s)
     strength = np.asarray(beta(t), dtype=np.float64)
     if not np.all((strength >= 0) & (strength < np.inf)):
         raise ValueError(f"beta: expected strengths >= 0, which keep the rates >= 0, got {strength.ravel()}")
@@ -367,21 +367,10 @@ def _step(
     rule: Rule, path: Mixture, model: Model, key: Key, x_t: Array, t: Any, s: Any, keep: Array | None, first: int
 ) -> Array:
     """The walk of one step, its weights computed on the host: every library has the same to the last bit."""
-    t, s = _interval(x_t, t, s)
+    t, s = interval(x_t, t, s)
     weights = tuple(w[None, :, :] for w in rule(path.schedule, t, s))
     drawn = _coins(Key(*(np.asarray([word]) for word in key)), x_t, movable(path, x_t, keep=keep), weights, first)
     return next(_walk(path, model, x_t, [t[:, 0]], weights, drawn))
-
-
-def _interval(x_t: Array, t: Any, s: Any) -> tuple[np.ndarray, np.ndarray]:
-    """The times on the host, float64[1 or B, 1] each; ValueError unless 0 <= t < s <= 1, one or one a sequence."""
-    t, s = (np.asarray(to_numpy(time), dtype=np.float64) for time in (t, s))
-    rows = np.broadcast_shapes((1,), t.shape, s.shape)
-    if rows not in ((1,), tuple(x_t.shape[:-1])):
-        raise ValueError(f"t, s: expected numbers or the shape {tuple(x_t.shape[:-1])} of the batch, got {rows}")
-    if not np.all((t >= 0) & (t < s) & (s <= 1)):
-        raise ValueError(f"t, s: expected 0 <= t < s <= 1, got t={t} and s={s}")
-    return np.broadcast_to(t, rows)[:, None], np.broadcast_to(s, rows)[:, None]
 
 
 def _clock(x_t: Array, t: np.ndarray) -> Array:
