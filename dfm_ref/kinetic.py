@@ -14,7 +14,7 @@ Source: Shaul et al. 2024, "Flow matching with general discrete paths: a kinetic
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import cached_property
+from functools import cache, cached_property
 from itertools import count
 from typing import Any, NamedTuple, Protocol
 
@@ -48,7 +48,6 @@ __all__ = [
 
 
 _TINY = float(np.finfo(np.float64).tiny)  # a vocabulary of one token has no distance to divide by
-_DATA = Mixture()  # whose events, like those here, redraw from the posterior of X1, wherever they are
 
 
 class Beta(Protocol):
@@ -284,7 +283,7 @@ def euler_step(
     t, s = _times(path, x_t, t, s)
     xp, length = namespace(x_t), x_t.shape[1]
     sure = np.where(s == 1, 1.0, (s - t) * rate_bound(path, t))
-    sites = movable(_DATA, x_t, keep=keep)
+    sites = movable(_data(), x_t, keep=keep)
     coin = random.uniform_at(key, 2 * (sites + first * length))
     sites = sites[coin < like(x_t, sure[to_numpy(sites) // length])]
     if not sites.shape[0]:
@@ -311,7 +310,7 @@ def exponential_step(
     array([[0, 0, 0, 0]])
     """
     t, s = _times(path, x_t, t, s)
-    xp, sites, flat = namespace(x_t), movable(_DATA, x_t, keep=keep), namespace(x_t).reshape(x_t, (-1,))
+    xp, sites, flat = namespace(x_t), movable(_data(), x_t, keep=keep), namespace(x_t).reshape(x_t, (-1,))
     if not sites.shape[0]:
         return x_t
     row, address = to_numpy(sites) // x_t.shape[1], 2 * (sites + first * x_t.shape[1])
@@ -361,7 +360,7 @@ def thinning(
     walk = xp.stack([x_0] * len(times))
     edges, height, hazard, ends = _windows(path, np.asarray(times, dtype=np.float64), length)
     free = np.zeros(batch * length, dtype=bool)
-    free[to_numpy(movable(_DATA, x_0, keep=keep))] = True
+    free[to_numpy(movable(_data(), x_0, keep=keep))] = True
     clock, running = np.zeros(batch), np.arange(batch)
     for k in count():
         u = random.uniform_at(random.fold_in(key, k), 4 * (first + running)[:, None] + np.arange(4))
@@ -423,9 +422,15 @@ def _redraw(path: Metric, x_1: Array, x_t: Array, beta: Any, bound: Any, u: Arra
     return random.choose(transitions.euler(rates, x_t, 1.0), u)
 
 
+@cache
+def _data() -> Mixture:
+    """A path whose events, like those here, redraw from the posterior of X1, wherever they are."""
+    return Mixture()
+
+
 def _ask(path: Metric, model: Model, x_t: Array, t: Array, sites: Array) -> Array:
     """The logits of x_1 at the flat sites of x_t, float[E, V]."""
-    logits = ask(_DATA, model, x_t, t)(1, sites)
+    logits = ask(_data(), model, x_t, t)(1, sites)
     if logits.shape[1] != path.vocab_size:
         raise ValueError(f"model: expected {path.vocab_size} logits a token, got {logits.shape[1]}")
     return logits
