@@ -101,17 +101,20 @@ def first_hitting(
     frames: bool = False,
     first: int = 0,
 ) -> Array:
-    """The law of `sample` on a mask path with one schedule: hit after hit, a random hidden token is revealed.
+    """The law of `sample` on a mask path: hit after hit, the next hidden token is revealed.
 
-    The next hit is at `hitting_time`, the token uniform among the hidden ones. ValueError for any other path; with a
-    schedule for each token `sample` draws every token's own time. Source: Zheng et al. 2024, the first-hitting sampler.
+    With one schedule the next hit is at `hitting_time`, at a token uniform among the hidden ones. With a schedule for
+    each token every token's own time is drawn, and the least is next: that is `sample`. ValueError for a path without
+    a mask. Source: Zheng et al. 2024, the first-hitting sampler.
 
     >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
     >>> first_hitting(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 0]]), [0.0, 1.0])
     array([[1, 0, 0]])
     """
-    if path.mask is None or not isinstance(path.schedule, Monotone):
-        raise ValueError(f"path: expected a mask path with one monotone schedule, got {path}")
+    if path.mask is None:
+        raise ValueError(f"path: expected a mask path, got {path}")
+    if not isinstance(path.schedule, Monotone):
+        return sample(path, model, key, x_0, times, keep=keep, frames=frames, first=first)
     sites = to_numpy(_check(path, x_0, times, keep))
     batch, length = x_0.shape
     order_key, time_key, value_key = random.split(key, 3)

@@ -105,7 +105,7 @@ SAMPLERS = {"sample": exact.sample, "first_hitting": first_hitting, "uniformizat
 @pytest.mark.parametrize(
     ("name", "sampler"),
     [(name, "sample") for name in CASES]
-    + [("mask", "first_hitting")]
+    + [("mask", "first_hitting"), ("mask per token", "first_hitting")]
     + [(name, "uniformization") for name in ("mask", "uniform", "three components")],
 )
 def test_the_frames_follow_the_law_of_the_chain(name, sampler):
@@ -265,10 +265,6 @@ X = np.array([[0, 1]])
         (lambda m: exact.sample(Mixture(mask=1), m, KEY, X + 1, [0.0, 1.0]), "x_t: expected tokens"),
         (lambda m: exact.sample(Mixture(), m, KEY, X, [0.0, 0.5], keep=X), "keep: expected bool"),
         (lambda m: first_hitting(Mixture(), m, KEY, X, [0.0, 0.5]), "path: expected a mask path"),
-        (
-            lambda m: first_hitting(Mixture(PerToken((Linear(), Linear())), mask=1), m, KEY, X, [0.0, 1.0]),
-            "path: expected a mask path with one monotone schedule",
-        ),
         (lambda m: uniformization(Mixture(mask=1), m, KEY, X, [0.0, 1.0]), "times: expected a last time < 1"),
         (lambda m: uniformization(Mixture(PerToken((Linear(), Linear()))), m, KEY, X, [0.0, 0.5]), "one for each"),
     ],
