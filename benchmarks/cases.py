@@ -209,16 +209,26 @@ def calls(case: Case, inputs: dict[str, Any]) -> tuple[float, float] | None:
     """How often each side asks the model for a sequence, where that is what a case is about."""
     if case.suite != "exact":
         return None
-    if case.operation == "events":
-        return float(case.sizes["N"]), float(inputs["steps"])
-    asked = []
+    asked = {side: 0 for side in SIDES}
+    x_0, steps = inputs["x_0"], inputs["steps"]
 
-    def counting(x_t: np.ndarray, t: np.ndarray) -> Any:
-        asked.append(len(x_t))
-        return inputs["model"](x_t, t)
+    def counting(side: str, model: Any) -> Any:
+        def answer(x_t: np.ndarray, t: np.ndarray) -> Any:
+            asked[side] += len(x_t)
+            return model(x_t, t)
 
-    build(case.operation, "ours", {**inputs, "model": counting})()
-    return sum(asked) / len(inputs["x_0"]), float(inputs["steps"])
+        return answer
+
+    if case.operation == "events":  # which happen whatever the model, so that none is needed to count them
+        from dfm_ref import exact, paths, random, samplers, times
+
+        V = case.sizes["V"]
+        path = paths.Mixture(mask=V - 1)
+        for side, walk, grid in (("ours", exact.sample, [0.0, 1.0]), ("peers", samplers.sample, times.grid(steps))):
+            walk(path, counting(side, lambda x_t, t: np.zeros((*x_t.shape, V))), random.key(0), x_0, grid)
+        return asked["ours"] / len(x_0), asked["peers"] / len(x_0)
+    build(case.operation, "ours", {**inputs, "model": counting("ours", inputs["model"])})()
+    return asked["ours"] / len(x_0), float(steps)
 
 
 # Checks
