@@ -209,7 +209,7 @@ def calls(case: Case, inputs: dict[str, Any]) -> tuple[float, float] | None:
     """How often each side asks the model for a sequence, where that is what a case is about."""
     if case.suite != "exact":
         return None
-    asked = {side: 0 for side in SIDES}
+    asked = dict.fromkeys(SIDES, 0)
     x_0, steps = inputs["x_0"], inputs["steps"]
 
     def counting(side: str, model: Any) -> Any:
