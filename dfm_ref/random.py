@@ -245,7 +245,7 @@ def _weights_of_logits(logits: Array) -> Array:
     xp = namespace(logits)
     logits = widen(logits)
     top = xp.max(logits, axis=-1, keepdims=True)
-    top = xp.where(top == -xp.inf, xp.zeros_like(top), top)  # a row of -inf alone has no mass, and no NaN
+    top = xp.where(xp.isinf(top), xp.full_like(top, xp.nan), top)  # no distribution: the search says so
     weights = xp.exp(logits - top)
     weights *= 2.0**52 / xp.maximum(xp.sum(weights, axis=-1, keepdims=True), 1.0)  # the top alone has 1
     return xp.floor(weights)

@@ -160,7 +160,10 @@ def jump(rates: Array, h: Array, x: Array, coin: Array, value: Array) -> Array:
 def _softmax(logits: Array) -> Array:
     xp = namespace(logits)
     logits = xp.astype(logits, xp.float64)
-    weights = xp.exp(logits - xp.max(logits, axis=-1, keepdims=True))
+    top = xp.max(logits, axis=-1, keepdims=True)
+    if not bool(xp.all(xp.isfinite(top))):
+        raise ValueError("logits: expected rows that are distributions, got one with NaN or +inf, or without mass")
+    weights = xp.exp(logits - top)
     return weights / xp.sum(weights, axis=-1, keepdims=True)
 
 

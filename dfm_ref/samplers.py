@@ -21,7 +21,7 @@ import numpy as np
 
 from . import events, random
 from .arrays import like, log_softmax, namespace, one_hot, put, to_numpy
-from .checks import increasing, natural
+from .checks import increasing, natural, tokens
 from .paths import X0, X1, Mixture
 from .protocols import Array, Key, Model, Step
 from .redraws import Ask, Events, ask, interval, jump, movable, rates, redraw
@@ -442,6 +442,7 @@ def _correct(
     sites, flat = movable(everywhere, x_t, keep=keep), xp.reshape(x_t, (-1,))
     keys = Key(*(np.asarray([word]) for word in key))
     if path.mask is not None:  # hidden tokens are revealed at their rate, and revealed ones hidden at theirs
+        tokens("x_t", x_t, path.mask + 1)
         (here,) = _coins(keys, x_t, sites, (np.maximum(*weights)[None],), first)
         hidden = xp.take(flat, here.sites) == path.mask
         shows = hidden & (here.coin < _beside(weights[1], here.sites, x_t))

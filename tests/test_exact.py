@@ -8,7 +8,7 @@ from scipy.integrate import solve_ivp
 from strategies import MONOTONE, SWITCHING, backend, follows, index, logits
 
 from dfm_ref import events, exact, random, samplers, velocities
-from dfm_ref.exact import closing_time, first_hitting, hitting_time, next_event, uniformization
+from dfm_ref.exact import closing_time, finished, first_hitting, hitting_time, next_event, uniformization
 from dfm_ref.paths import X0, X1, Fixed, Mixture
 from dfm_ref.schedules import Cosine, Linear, PerToken, Polynomial
 from dfm_ref.verify import oracle
@@ -234,8 +234,8 @@ def test_a_path_without_a_mask_is_finished_by_one_step_at_its_closing_time():
             b, i = np.divmod(np.asarray(sites), 2)
             return None, knows[np.rint(2000 * t[b]).astype(int), index(x_t, V)[b], i]
 
-    frames = exact.finished(path, Nearest(), KEY, x_0, [0.0, 0.5, 1.0], frames=True)
-    assert np.array_equal(frames[-1], exact.finished(path, Nearest(), KEY, x_0, [0.0, 0.5, 1.0]))
+    frames = finished(path, Nearest(), KEY, x_0, [0.0, 0.5, 1.0], frames=True)
+    assert np.array_equal(frames[-1], finished(path, Nearest(), KEY, x_0, [0.0, 0.5, 1.0]))
     for x_t, t in zip(frames[1:], (0.5, 1.0), strict=True):
         kappas = np.stack([np.broadcast_to(k, (2,)) for k in path.schedule.kappas(np.array([t]))], -1)
         assert follows(index(x_t, V), oracle.marginal(problem, kappas), alpha=1e-6)
@@ -264,6 +264,10 @@ X = np.array([[0, 1]])
         (lambda m: exact.sample(Mixture(mask=1), m, KEY, X, [0.5, 0.2]), "times: expected strictly increasing"),
         (lambda m: exact.sample(Mixture(mask=1), m, KEY, X + 1, [0.0, 1.0]), "x_t: expected tokens"),
         (lambda m: exact.sample(Mixture(), m, KEY, X, [0.0, 0.5], keep=X), "keep: expected bool"),
+        (lambda m: finished(Mixture(), m, KEY, X, [0.0, float("nan")]), "times: expected times in"),
+        (lambda m: finished(Mixture(), m, KEY, X, [0.0, 1.5]), "times: expected times in"),
+        (lambda m: finished(Mixture(), m, KEY, X, []), "times: expected at least two"),
+        (lambda m: finished(Mixture(), m, KEY, X, [0.5, 0.2, 1.0]), "times: expected strictly increasing"),
         (lambda m: first_hitting(Mixture(), m, KEY, X, [0.0, 0.5]), "path: expected a mask path"),
         (lambda m: uniformization(Mixture(mask=1), m, KEY, X, [0.0, 1.0]), "times: expected a last time < 1"),
         (lambda m: uniformization(Mixture(PerToken((Linear(), Linear()))), m, KEY, X, [0.0, 0.5]), "one for each"),

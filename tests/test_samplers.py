@@ -713,10 +713,22 @@ def test_logits_that_do_not_fit_the_mask_raise(vocab_size):
         finite_step(Mixture(mask=3), lambda x_t, t: np.zeros((*x_t.shape, vocab_size)), KEY, X + 3, 0.0, 1.0)
 
 
-@pytest.mark.parametrize("broken", [NAN, -np.inf])
-def test_logits_that_are_no_numbers_raise(broken):
+@pytest.mark.parametrize("path", [Mixture(), Mixture(mask=V - 1)], ids=["source", "mask"])
+@pytest.mark.parametrize("broken", [NAN, -np.inf, np.inf])
+def test_logits_that_are_no_numbers_raise(broken, path):
+    model = lambda x_t, t: np.full((*x_t.shape, V), broken)
+    x_0 = np.full((2, 3), V - 1)
+    for step in (finite_step, euler_step, exponential_step, flow_matching_step, trapezoidal_step):
+        with pytest.raises(ValueError, match=r"probs|logits|rows"):
+            step(path, model, KEY, x_0, 0.0, 0.9)
     with pytest.raises(ValueError, match=r"probs|logits|rows"):
-        sample(Mixture(), lambda x_t, t: np.full((*x_t.shape, V), broken), KEY, X, [0.0, 1.0])
+        sample(path, model, KEY, x_0, [0.0, 1.0])
+
+
+def test_a_corrector_refuses_tokens_beyond_the_mask():
+    for x in (np.array([[V, 0]]), np.array([[-1, 0]])):
+        with pytest.raises(ValueError, match="x_t: expected tokens"):
+            corrector_step(Mixture(mask=V - 1), plain, KEY, x, 0.5, 0.1)
 
 
 @pytest.mark.parametrize(
