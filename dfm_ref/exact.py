@@ -258,6 +258,8 @@ def closing_time(schedule: Schedule, *, left: float = 1e-9, t_0: float = 0.0) ->
     >>> round(closing_time(Linear(), left=0.25), 12)
     0.75
     """
+    if not 0 < left <= 1:
+        raise ValueError(f"left: expected a probability > 0, as none is reached before 1, got {left}")
     each = schedule.schedules if isinstance(schedule, PerToken) else (schedule,)
     return float(max(next_event(one, np.asarray([t_0]), np.asarray([left]))[0] for one in each))
 

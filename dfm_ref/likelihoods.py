@@ -18,6 +18,7 @@ import numpy as np
 
 from . import paths, random
 from .arrays import like, log_softmax, logsumexp, namespace, pick, to_numpy
+from .checks import natural, tokens
 from .events import intensity
 from .losses import cross_entropy, generalized_kl, masked_kl, path_kl
 from .paths import X0, X1, Fixed, Mixture, component_pmfs
@@ -125,6 +126,7 @@ def bound(
     0.96
     """
     _ends(path, T)
+    natural("x_1", x_1) if path.mask is None else tokens("x_1", x_1, path.mask)
     if times is None:
         known = isinstance(path.schedule, Monotone)
         times = uniform_times if not known else event_times if path.mask is None else kappa_times
@@ -157,6 +159,7 @@ def mask_bound(
     array([2.])
     """
     mask, xp = _mask(path), namespace(x_1)
+    tokens("x_1", x_1, mask)
     rank_key, order_key = random.split(key)
     batch, length = x_1.shape
     reveal_at = _reveal_times(path, random.uniform_at(order_key, random.sites(x_1.shape, first=first * length, xp=xp)))
@@ -186,6 +189,7 @@ def importance_bound(path: Mixture, model: Model, key: Key, x_1: Array, *, order
     if orders < 1:
         raise ValueError(f"orders: expected at least 1, got {orders}")
     mask, xp = _mask(path), namespace(x_1)
+    tokens("x_1", x_1, mask)
     batch, length = x_1.shape
     sites = random.sites(x_1.shape, first=first * length, xp=xp)
     u = xp.concat([random.uniform_at(random.fold_in(key, k), sites) for k in range(orders)])
@@ -457,6 +461,7 @@ def _by_subsets(one: Callable[[Array, Array], Any], model: Model, x_1: Array, ma
     """A function of the subsets bool[2**N, N] and -log p(x_1^i | x_1 with them hidden), of each sequence."""
     xp, length = namespace(x_1), x_1.shape[-1]
     _few(2**length)
+    tokens("x_1", x_1, mask)
     hidden = (np.arange(2**length)[:, None] >> np.arange(length) & 1).astype(bool)
     values = []
     for b in range(x_1.shape[0]):

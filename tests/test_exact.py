@@ -268,6 +268,7 @@ X = np.array([[0, 1]])
         (lambda m: finished(Mixture(), m, KEY, X, [0.0, 1.5]), "times: expected times in"),
         (lambda m: finished(Mixture(), m, KEY, X, []), "times: expected at least two"),
         (lambda m: finished(Mixture(), m, KEY, X, [0.5, 0.2, 1.0]), "times: expected strictly increasing"),
+        (lambda m: closing_time(Linear(), left=2.0), "left: expected"),
         (lambda m: first_hitting(Mixture(), m, KEY, X, [0.0, 0.5]), "path: expected a mask path"),
         (lambda m: uniformization(Mixture(mask=1), m, KEY, X, [0.0, 1.0]), "times: expected a last time < 1"),
         (lambda m: uniformization(Mixture(PerToken((Linear(), Linear()))), m, KEY, X, [0.0, 0.5]), "one for each"),

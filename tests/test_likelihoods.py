@@ -256,6 +256,20 @@ def test_outside_their_domain_they_raise():
         likelihoods.summary(np.zeros(0), 2)
 
 
+@pytest.mark.parametrize("token", [-1, 2, 3])
+def test_data_holds_no_token_outside_of_the_vocabulary_nor_the_mask(token):
+    path, x_1 = Mixture(mask=2), np.array([[0, token]])
+    for call in (
+        lambda model: likelihoods.bound(path, model, KEY, 0 * x_1 + 2, x_1),
+        lambda model: likelihoods.mask_bound(path, model, KEY, x_1),
+        lambda model: likelihoods.importance_bound(path, model, KEY, x_1, orders=1),
+        lambda model: likelihoods.any_order(model, x_1, mask=2),
+        lambda model: likelihoods.any_order_bound(model, x_1, mask=2),
+    ):
+        with pytest.raises(ValueError, match="x_1: expected tokens"):
+            call(model_of(1, timed=False))
+
+
 # Any path, any coupling: the oracle's bound and law
 
 

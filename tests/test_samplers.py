@@ -716,7 +716,9 @@ def test_logits_that_do_not_fit_the_mask_raise(vocab_size):
 @pytest.mark.parametrize("path", [Mixture(), Mixture(mask=V - 1)], ids=["source", "mask"])
 @pytest.mark.parametrize("broken", [NAN, -np.inf, np.inf])
 def test_logits_that_are_no_numbers_raise(broken, path):
-    model = lambda x_t, t: np.full((*x_t.shape, V), broken)
+    def model(x_t, t):
+        return np.full((*x_t.shape, V), broken)
+
     x_0 = np.full((2, 3), V - 1)
     for step in (finite_step, euler_step, exponential_step, flow_matching_step, trapezoidal_step):
         with pytest.raises(ValueError, match=r"probs|logits|rows"):
