@@ -46,7 +46,7 @@ def load(file: Path) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
         with safe_open(file, "np") as content:
             description = json.loads((content.metadata() or {})["dfm_ref"])
             return {name: content.get_tensor(name) for name in content.keys()}, description  # noqa: SIM118
-    except (SafetensorError, KeyError, ValueError, OSError) as error:
+    except (SafetensorError, KeyError, ValueError, TypeError, RecursionError, OSError) as error:
         raise CheckpointError(
             f"{file}: expected a whole checkpoint of dfm_ref, got {type(error).__name__}: {error}"
         ) from None
@@ -61,6 +61,8 @@ def write(file: Path, content: bytes) -> None:
     ...     Path(folder, "a").read_bytes()
     b'new'
     """
+    if file.exists() and not file.is_file():  # to replace a device or a folder is never what was meant
+        raise OSError(f"{file}: expected a name for a file, got something else of that name")
     handle, name = tempfile.mkstemp(dir=file.parent, prefix=f".{file.name}.")
     try:
         with os.fdopen(handle, "wb") as stream:

@@ -80,6 +80,8 @@ def sample(options: argparse.Namespace) -> None:
     """Samples sequences from a checkpoint: text, or arrays of tokens."""
     if options.num < 0:
         raise ValueError(f"--num: expected a number >= 0, got {options.num}")
+    if options.out and (Path(options.out).is_dir() or not Path(options.out).parent.is_dir()):
+        raise ValueError(f"--out: expected the name of a file in a folder that is there, got {options.out}")
     backend, numpy = backends.load(options.backend), backends.load("numpy")
     run, params = runs.load(Path(options.checkpoint), backend=backend)
     prompt, keep = _prompt(options.prompt, options.hole, run)
@@ -210,7 +212,7 @@ def _settings(options: argparse.Namespace) -> dict[str, Any]:
     if options.config:
         try:
             settings = tomllib.loads(Path(options.config).read_text(encoding="utf-8"))
-        except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
+        except (tomllib.TOMLDecodeError, UnicodeDecodeError, RecursionError) as error:
             raise ConfigError(f"{options.config}: expected TOML, got {error}") from None
         if unknown := sorted(set(settings) - names):
             raise ConfigError(f"{options.config}: expected keys among {', '.join(sorted(names))}, got {unknown[0]}")

@@ -196,7 +196,7 @@ def top_p(logits: Array, *, p: float) -> Array:
     order = xp.argsort(-probs, axis=-1, stable=True)
     falling = xp.take_along_axis(probs, order, axis=-1)
     before = xp.cumulative_sum(falling, axis=-1) - falling
-    kept = xp.take_along_axis(before < p - _SLACK, xp.argsort(order, axis=-1), axis=-1)
+    kept = xp.take_along_axis(before < max(p - _SLACK, _SLACK), xp.argsort(order, axis=-1), axis=-1)
     return xp.where(kept, logits, -inf)
 
 

@@ -84,22 +84,27 @@ def train(
     gradients = backend.fused(training.gradients)
     steps = training.train(run.config, x_1, state, labels=labels, asarray=backend.asarray, gradients=gradients)
     try:
-        for state, _ in progress(steps, "training", total, lambda item: f"loss {float(item[1]):.4f}"):
-            now = time.monotonic()
-            if now - saved > _SECONDS_BETWEEN_CHECKPOINTS:
-                save(run, state, file)
-                saved = now
-            if now - begun > seconds:
-                break
+        with np.errstate(all="ignore"):  # what overflows is told when it is saved
+            for state, _ in progress(steps, "training", total, lambda item: f"loss {float(item[1]):.4f}"):
+                now = time.monotonic()
+                if now - saved > _SECONDS_BETWEEN_CHECKPOINTS:
+                    save(run, state, file)
+                    saved = now
+                if now - begun > seconds:
+                    break
     finally:
         save(run, state, file)
     return state
 
 
 def save(run: Run, state: State, file: Path) -> None:
-    """Writes a checkpoint in place of the file, whole or not at all."""
+    """Writes a checkpoint in place of the file, whole or not at all; ValueError where training has diverged."""
+    arrays = training.to_arrays(state)
+    if not all(np.all(np.isfinite(a)) for a in arrays.values()):
+        step = state.optimiser.step
+        raise ValueError(f"learning_rate: expected steps that stay finite, got other parameters by step {step}")
     description = {"config": asdict(run.config), "data": run.data, "characters": run.characters}
-    checkpoints.save(file, training.to_arrays(state), description | {"step": state.optimiser.step})
+    checkpoints.save(file, arrays, description | {"step": state.optimiser.step})
 
 
 def resume(file: Path, *, backend: Backend) -> tuple[Run, State]:
@@ -119,6 +124,9 @@ def resume(file: Path, *, backend: Backend) -> tuple[Run, State]:
     }
     if {name: (a.shape, a.dtype.name) for name, a in arrays.items()} != {n: (s, "float32") for n, s in shapes.items()}:
         raise checkpoints.CheckpointError(f"{file}: expected the parameters of {run.config}, got others")
+    if not all(np.all(np.isfinite(a)) for a in arrays.values()):
+        raise checkpoints.CheckpointError(f"{file}: expected parameters that are finite, got others")
+    arrays = {name: arrays[name] for name in shapes}  # a file sorts them, and the norm that clips sums in their order
     return run, training.from_arrays(step, arrays, asarray=backend.asarray)
 
 

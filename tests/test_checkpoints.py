@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+from safetensors.numpy import save_file
 
 from dfm_ref import backends, checkpoints
 from dfm_ref.checkpoints import CheckpointError
@@ -119,8 +120,6 @@ def test_files_of_others_are_not_loaded(tmp_path, content):
 
 @pytest.mark.parametrize("metadata", [None, {}, {"format": "pt"}, {"dfm_ref": "not json"}, {"dfm_ref": ""}])
 def test_safetensors_without_our_description_are_not_loaded(tmp_path, metadata):
-    from safetensors.numpy import save_file
-
     save_file({"w": np.ones(2)}, tmp_path / "x", metadata=metadata)
     fails_on_one_line(tmp_path / "x")
 
@@ -201,3 +200,18 @@ def test_a_description_that_json_cannot_hold_leaves_the_old_file(file):
 
 def test_others_may_read_what_is_written(file):
     assert file.stat().st_mode & 0o444 == 0o444
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_only_files_are_replaced(tmp_path):
+    """Else whoever may, root, would put a file in the place of /dev/null."""
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(OSError, match="expected a name for a file"):
+        checkpoints.write(tmp_path / "pipe", b"new")
+    assert (tmp_path / "pipe").is_fifo()
+
+
+def test_a_description_nested_too_deeply_is_not_loaded(tmp_path):
+    save_file({"w": np.zeros(1)}, tmp_path / "a", metadata={"dfm_ref": "[" * 100_000})
+    with pytest.raises(CheckpointError, match="expected a whole checkpoint"):
+        checkpoints.load(tmp_path / "a")

@@ -647,6 +647,39 @@ def test_an_interrupted_run_resumes_as_if_unbroken(at, tmp_path, n):
     assert_same_run(tmp_path, at / "arrays")
 
 
+def test_a_run_whose_gradients_are_clipped_resumes_as_if_unbroken(run, at, tmp_path):
+    """The norm that clips is a sum over parameters, whose order is not that of a file."""
+    clipped = ("train", "--data", at / "data.npy", *TINY, "--steps", 40, "--clip", 1e-3)
+    assert run(*clipped, "--out", tmp_path / "unbroken")[0] == 0
+    assert command(*clipped, "--out", tmp_path / "broken", before=at_update(3, interrupt("SIGINT"))).returncode == 130
+    assert run(*clipped, "--out", tmp_path / "broken", "--resume")[0] == 0
+    assert_same_run(tmp_path / "broken", tmp_path / "unbroken")
+
+
+def test_training_that_diverges_is_an_error_and_leaves_the_old_checkpoint(refused, at, tmp_path):
+    wild = ("train", "--data", at / "data.npy", *TINY, "--learning-rate", 1e30)
+    assert "learning_rate" in refused(*wild, "--out", tmp_path / "new")
+    assert not (tmp_path / "new" / "checkpoint.safetensors").exists()
+
+
+def test_parameters_that_are_not_finite_are_not_a_checkpoint(refused, at, tmp_path):
+    arrays, description = checkpoints.load(at / "arrays" / "checkpoint.safetensors")
+    checkpoints.save(tmp_path / "a.safetensors", {n: a * np.nan for n, a in arrays.items()}, description)
+    assert "finite" in refused("evaluate", tmp_path / "a.safetensors", "--data", at / "data.npy")
+
+
+def test_a_settings_file_nested_too_deeply_is_a_mistake(refused, at, tmp_path):
+    (tmp_path / "deep.toml").write_text("a=" + "[" * 5000 + "]" * 5000, encoding="utf-8")
+    args = ("train", "--data", at / "data.npy", "--out", tmp_path / "new", "--config", tmp_path / "deep.toml")
+    assert "deep.toml" in refused(*args)
+
+
+def test_a_place_that_cannot_be_written_is_known_before_sampling(refused, at, tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "sample", None)
+    for out in (tmp_path / "none" / "a.npy", tmp_path):
+        assert "--out" in refused("sample", at / "arrays", "--num", 1, "--out", out)
+
+
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs POSIX signals")
 def test_a_killed_run_resumes_as_if_unbroken(at, tmp_path):
     args = ("train", "--data", at / "data.npy", "--out", tmp_path, *TINY, "--resume")

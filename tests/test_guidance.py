@@ -291,6 +291,11 @@ def test_ties_of_a_nucleus_are_the_same_on_every_library(backend_name):
         assert kept.tolist() == [[v < count for v in range(10)]] * 2
 
 
+@pytest.mark.parametrize("mass", [5e-324, 1e-300, 1e-12])
+def test_the_least_nucleus_is_the_most_probable_token(mass):
+    assert np.isfinite(guidance.top_p(np.log([0.25, 0.5, 0.25]), p=mass)).tolist() == [False, True, False]
+
+
 def test_a_mass_of_1_keeps_every_tail():
     log_p = np.log([1.0, 1e-300, 1e-15])
     assert np.array_equal(guidance.top_p(log_p, p=1.0), log_p)
