@@ -200,7 +200,7 @@ def _off(model: Any, start: np.ndarray, target: np.ndarray, steps: int, N: int, 
 
 
 def _network_from_masks(B: int, N: int, V: int) -> dict[str, Any]:
-    inputs = _network(1, N, V, dim=64, depth=2, heads=2)
+    inputs = _network(1, N, V, dim=32, depth=1, heads=1)
     sizes = {name: inputs[name] for name in ("vocab_size", "dim", "depth", "heads")}
     return {"params": inputs["params"], "x_0": np.full((B, N), V - 1), "steps": 1024, **sizes}
 
