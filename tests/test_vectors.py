@@ -92,6 +92,13 @@ def test_the_shipped_file_holds_and_is_what_write_makes(tmp_path):
     assert report.held == report.cases == len(SHIPPED_CASES) and not report.mismatches
 
 
+def test_a_seed_whose_first_paths_have_no_telling_case_ends(tmp_path):
+    """Of seed 99 no datum of one bit has a prior term with six digits above the tolerance."""
+    vectors.write(tmp_path / "new.json", seed=99)
+    report = vectors.check(tmp_path / "new.json")
+    assert (report.held, report.mismatches) == (report.cases, [])
+
+
 def test_a_file_of_another_seed_has_other_numbers_and_holds(tmp_path):
     vectors.write(tmp_path / "new.json", seed=20241)
     report = vectors.check(tmp_path / "new.json")

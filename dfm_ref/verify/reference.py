@@ -9,7 +9,7 @@ import json
 from collections.abc import Callable, Iterator
 from decimal import Decimal, localcontext
 from fractions import Fraction
-from itertools import permutations
+from itertools import islice, permutations
 from math import asin, comb, cos, pi, prod, sin
 from random import Random
 from typing import Any, NamedTuple, TypeAlias
@@ -69,8 +69,11 @@ mu = a x1, sigma^2 = 1 - a^2, a = exp(-T/2), T = beta_min s + (beta_max-beta_min
 def document(*, seed: int = 0) -> str:
     """The text of a file with cases of every kind and method, drawn from a seed."""
     r = Random(seed)
-    specs = dict(_specs(r))
-    cases = [{"id": f"{n}-{case['kind']}", **case} for n, case in enumerate(_cases(r, specs))]
+    specs, drawn = {}, None
+    while drawn is None:
+        specs = dict(_specs(r))
+        drawn = _cases(r, specs)
+    cases = [{"id": f"{n}-{case['kind']}", **case} for n, case in enumerate(drawn)]
     body = {
         "readme": [json.dumps(line) for line in _README.splitlines()],
         "specs": [f"{json.dumps(name)}: {json.dumps(spec)}" for name, spec in specs.items()],
@@ -700,14 +703,21 @@ def _specs(r: Random) -> Iterator[tuple[str, Fields]]:
 Draw: TypeAlias = Callable[[Random, Any], Fields]
 
 
-def _cases(r: Random, specs: dict[str, Fields]) -> Iterator[Fields]:
-    """Cases with their outputs, each drawn again until it tells."""
+_MOST_DRAWS = 20
+
+
+def _cases(r: Random, specs: dict[str, Fields]) -> list[Fields] | None:
+    """Cases with their outputs, each drawn again until it tells; None where a spec seems to have none that tells."""
+    cases = []
     paths = {name: _path(spec) for name, spec in specs.items()}
     for kind, names, draw in _plan():
         for name in names or ("",):
-            telling = (case for case in _drawn(r, kind, name, paths.get(name), draw) if _tells(case[1], kind))
-            inputs, outputs = next(telling)
-            yield inputs | outputs
+            drawn = islice(_drawn(r, kind, name, paths.get(name), draw), _MOST_DRAWS)
+            case = next((inputs | outputs for inputs, outputs in drawn if _tells(outputs, kind)), None)
+            if case is None:
+                return None
+            cases.append(case)
+    return cases
 
 
 def _drawn(r: Random, kind: str, name: str, path: Any, draw: Draw) -> Iterator[tuple[Fields, Fields]]:
