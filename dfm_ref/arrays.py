@@ -8,7 +8,7 @@ import numpy as np
 
 from .protocols import Array, Namespace
 
-__all__ = ["like", "log_softmax", "logsumexp", "namespace", "one_hot", "pick", "put", "to_numpy", "widen"]
+__all__ = ["like", "log", "log_softmax", "logsumexp", "namespace", "one_hot", "pick", "put", "to_numpy", "widen"]
 
 
 def namespace(*arrays: Any) -> Namespace:
@@ -95,6 +95,16 @@ def widen(x: Array) -> Array:
     """
     xp = namespace(x)
     return x if x.dtype in (xp.float32, xp.float64) else xp.astype(x, xp.float32)
+
+
+def log(x: Array) -> Array:
+    """log x of x >= 0, elementwise, -inf where x <= 0, and no warning.
+
+    >>> log(np.array([1.0, 0.0]))
+    array([  0., -inf])
+    """
+    xp = namespace(x)
+    return xp.where(x > 0, xp.log(xp.where(x > 0, x, 1.0)), -xp.inf)
 
 
 def logsumexp(x: Array) -> Array:

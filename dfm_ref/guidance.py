@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from .arrays import like, logsumexp, namespace, one_hot, pick
+from .arrays import like, log, logsumexp, namespace, one_hot, pick
 from .checks import same_shape
 from .protocols import Array, Model
 
@@ -58,7 +58,7 @@ def of_rates(u_c: Array, u_u: Array, x_t: Array, *, strength: float) -> Array:
     """
     same_shape(u_c=u_c, u_u=u_u)
     xp = namespace(u_c, u_u)
-    return _with_diagonal(xp.exp(_geometric(_log(u_c), _log(u_u), strength, "rate")), x_t)
+    return _with_diagonal(xp.exp(_geometric(log(u_c), log(u_u), strength, "rate")), x_t)
 
 
 def of_posteriors(logits_c: Array, logits_u: Array, *, strength: float) -> Array:
@@ -403,12 +403,6 @@ def _geometric(log_c: Array, log_u: Array, strength: float, what: str) -> Array:
     possible = (log_c > -inf) & (log_u > -inf)
     log_c, log_u = (xp.where(possible, log, 0.0) for log in (log_c, log_u))
     return xp.where(possible, strength * log_c + (1 - strength) * log_u, -inf)
-
-
-def _log(x: Array) -> Array:
-    """log x, -inf at 0 and below: of a velocity, its rates' alone."""
-    xp = namespace(x)
-    return xp.where(x > 0, xp.log(xp.where(x > 0, x, 1.0)), -inf)
 
 
 def _with_diagonal(rates: Array, x_t: Array) -> Array:

@@ -310,7 +310,8 @@ def exponential_step(
     array([[0, 0, 0, 0]])
     """
     t, s = _times(path, x_t, t, s)
-    xp, sites, flat = namespace(x_t), movable(_data(), x_t, keep=keep), namespace(x_t).reshape(x_t, (-1,))
+    xp, sites = namespace(x_t), movable(_data(), x_t, keep=keep)
+    flat = xp.reshape(x_t, (-1,))
     if not sites.shape[0]:
         return x_t
     row, address = to_numpy(sites) // x_t.shape[1], 2 * (sites + first * x_t.shape[1])

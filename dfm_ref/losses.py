@@ -6,7 +6,7 @@ tokens and batch are the caller's.
 """
 
 from . import random
-from .arrays import like, log_softmax, namespace, one_hot, pick, widen
+from .arrays import like, log, log_softmax, namespace, one_hot, pick, widen
 from .checks import same_shape
 from .events import backward_intensity, intensity
 from .paths import Fixed, Mixture, per_token
@@ -196,7 +196,7 @@ def path_kl(u: Array, v: Array, x_t: Array) -> Array:
     excess = xp.where(some, v - u, 0.0)
     near = some & (xp.abs(excess) < u / 2)  # there the difference of the logarithms would have no digits
     ratio = xp.log1p(excess / xp.where(near, u, xp.inf))
-    ratio = xp.where(near, ratio, _log(xp.where(some, v, 1.0)) - _log(xp.where(some, u, 1.0)))
+    ratio = xp.where(near, ratio, log(xp.where(some, v, 1.0)) - log(xp.where(some, u, 1.0)))
     return xp.sum(xp.where(some, excess - xp.where(some, u, 1.0) * ratio, xp.where(moves, v, 0.0)), axis=-1)
 
 
@@ -279,7 +279,7 @@ def score_entropy_with_grad(
     known = rest * p_z + kappa * xp.astype(x_t == x_1, xp.float64)[..., None]  # p_t(x_t|x_1), 0 where never reached
     ratio = (rest * p + kappa * data) / xp.where(known > 0, known, xp.inf)
     weight = xp.where(here, 0.0, backward_intensity(schedule, per_token(t, x_t))[..., None] * p_z)
-    excess = xp.where(ratio > 0, log_score - _log(xp.where(ratio > 0, ratio, 1.0)), 0.0)
+    excess = xp.where(ratio > 0, log_score - log(xp.where(ratio > 0, ratio, 1.0)), 0.0)
     each = xp.where(ratio > 0, ratio * (xp.expm1(excess) - excess), xp.exp(log_score))
     grad = xp.where(ratio > 0, ratio * xp.expm1(excess), xp.exp(log_score))
     live = weight > 0
@@ -337,9 +337,3 @@ def _noise(schedule: Schedule, source_pmf: Array, table: Array, x_t: Array, t: A
     xp = namespace(x_t)
     p = xp.broadcast_to(like(x_t, source_pmf, xp.float64), table.shape)
     return weights[0][..., None], weights[1][..., None], p, pick(p, x_t)[..., None]
-
-
-def _log(x: Array) -> Array:
-    """log x, quietly -inf at 0."""
-    xp = namespace(x)
-    return xp.where(x > 0, xp.log(xp.where(x > 0, x, 1.0)), -xp.inf)

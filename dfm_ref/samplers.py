@@ -20,7 +20,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from . import events, random
-from .arrays import like, log_softmax, namespace, one_hot, put, to_numpy
+from .arrays import like, log, log_softmax, namespace, one_hot, put, to_numpy
 from .checks import increasing, natural, tokens
 from .paths import X0, X1, Mixture
 from .protocols import Array, Key, Model, Step
@@ -285,7 +285,7 @@ def bounded_times(schedule: Schedule, *, t_0: float = 0.0, T: float = 1.0, share
     times = [t_0]
     while left(t_0, times[-1]) > 1e-3:
         t = low = times[-1]
-        low, high = t, min(1.0, t + share * float(np.min(events.step_bound(schedule, np.asarray([t])))))
+        high = min(1.0, t + share * float(np.min(events.step_bound(schedule, np.asarray([t])))))
         if left(t, high) < 1 - share:
             for _ in range(52):
                 middle = (low + high) / 2
@@ -369,8 +369,8 @@ def _step(
     """The walk of one step, its weights computed on the host: every library has the same to the last bit."""
     t, s = interval(x_t, t, s)
     weights = tuple(w[None, :, :] for w in rule(path.schedule, t, s))
-    drawn = _coins(Key(*(np.asarray([word]) for word in key)), x_t, movable(path, x_t, keep=keep), weights, first)
-    return next(_walk(path, model, x_t, [t[:, 0]], weights, drawn))
+    here = _coins_of_step(key, x_t, movable(path, x_t, keep=keep), weights, first)
+    return next(_walk(path, model, x_t, [t[:, 0]], weights, [here]))
 
 
 def _clock(x_t: Array, t: np.ndarray) -> Array:
@@ -402,7 +402,7 @@ def _leap(
     xp = namespace(x)
     most = h * sum(factor * reduce(np.add, pace) for factor, _, _, pace in parts if factor > 0)
     sites = movable(path, x, keep=keep)
-    (here,) = _coins(Key(*(np.asarray([word]) for word in key)), x, sites, (-np.expm1(-most)[None],), first)
+    here = _coins_of_step(key, x, sites, (-np.expm1(-most)[None],), first)
     if not here.sites.shape[0]:
         return x
     total: Any = 0.0
@@ -434,16 +434,16 @@ def _correct(
     t, h = (np.asarray(to_numpy(value), dtype=np.float64).reshape(-1, 1) for value in (t, h))
     if not (np.all((t >= 0) & (t < 1)) and np.all(h > 0)):
         raise ValueError(f"t, h: expected a time in [0, 1) and a length > 0, got {t.ravel()} and {h.ravel()}")
-    back = events.backward_rates(path.schedule, t) if np.any(beta > 0) else tuple(0 * a for a in _rates(path, t))
+    ahead = _rates(path, t)
+    back = events.backward_rates(path.schedule, t) if np.any(beta > 0) else tuple(0 * a for a in ahead)
     if not all(np.all(np.isfinite(a)) for a in back):
         raise ValueError(f"t: expected a time > 0, at which the backward rate is finite, got {t.ravel()}")
-    weights = [h * (alpha * a + beta * b) for a, b in zip(_rates(path, t), back, strict=True)]
+    weights = [h * (alpha * a + beta * b) for a, b in zip(ahead, back, strict=True)]
     everywhere = Mixture(path.schedule, path.components)  # on a mask path too: revealed tokens may be hidden again
     sites, flat = movable(everywhere, x_t, keep=keep), xp.reshape(x_t, (-1,))
-    keys = Key(*(np.asarray([word]) for word in key))
     if path.mask is not None:  # hidden tokens are revealed at their rate, and revealed ones hidden at theirs
         tokens("x_t", x_t, path.mask + 1)
-        (here,) = _coins(keys, x_t, sites, (np.maximum(*weights)[None],), first)
+        here = _coins_of_step(key, x_t, sites, (np.maximum(*weights)[None],), first)
         hidden = xp.take(flat, here.sites) == path.mask
         shows = hidden & (here.coin < _beside(weights[1], here.sites, x_t))
         hides = here.sites[~hidden & (here.coin < _beside(weights[0], here.sites, x_t))]
@@ -455,7 +455,7 @@ def _correct(
         return xp.reshape(flat, x_t.shape)
     most = np.maximum(1.0, reduce(np.add, weights))
     weights = [(w / most)[None] for w in weights]
-    (here,) = _coins(keys, x_t, sites, weights, first)
+    here = _coins_of_step(key, x_t, sites, weights, first)
     if here.sites.shape[0]:
         asked = ask(path, model, x_t, _clock(x_t, t))
         if source_pmf is not None:
@@ -478,8 +478,7 @@ def _with_noise(path: Mixture, asked: Ask, source_pmf: Array, x_t: Array, t: np.
         pmf = like(x_t, source_pmf, xp.float64)
         pmf = pmf if pmf.ndim == 1 else xp.take(pmf, sites % x_t.shape[1], axis=0)
         rest, kappa = (_beside(level, sites, x_t) for level in path.schedule.kappas(t))
-        noise = unmix(rest, kappa, pmf, probs_1, xp.take(xp.reshape(x_t, (-1,)), sites))
-        return xp.where(noise > 0, xp.log(xp.where(noise > 0, noise, 1.0)), -xp.inf)
+        return log(unmix(rest, kappa, pmf, probs_1, xp.take(xp.reshape(x_t, (-1,)), sites)))
 
     return rows
 
@@ -507,6 +506,12 @@ def _coins(keys: Key, x_t: Array, sites: Array, weights: Sequence[np.ndarray], f
         value = random.uniform_at(Key(hi[step], lo[step]), xp.take(address, column) + 1)
         coin = xp.take(xp.reshape(coin, (-1,)), moves)
         yield from _by_step(step, len(hi), Events(xp.take(sites, column), coin, value))
+
+
+def _coins_of_step(key: Key, x_t: Array, sites: Array, weights: Sequence[np.ndarray], first: int) -> Events:
+    """The events of one step under its own key, weights m times float64[1, 1 or B, 1 or N]."""
+    (here,) = _coins(Key(*(np.asarray([word]) for word in key)), x_t, sites, weights, first)
+    return here
 
 
 def _reveals(key: Key, x_t: Array, sites: Array, share: np.ndarray, first: int) -> Iterator[Events]:
@@ -550,7 +555,7 @@ def _walk(
     for k, here in enumerate(walk):
         if here.sites.shape[0]:
             needed = live if len(live) > 1 else ()  # one component alone draws whatever the coin
-            edges = {j: _at(levels[j][k : k + 1, :, :], here.sites, x_t)[0, :] for i in needed for j in (i, i + 1)}
+            edges = {j: _beside(levels[j][k], here.sites, x_t) for i in needed for j in (i, i + 1)}
             bands = {j: (edges.get(j), edges.get(j + 1)) for j in live}
             drawn = redraw(path, ask(path, model, x_t, clock[k, :]), x_t, here, bands)
             flat = put(flat, here.sites, xp.astype(drawn, flat.dtype))

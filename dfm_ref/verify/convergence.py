@@ -32,6 +32,7 @@ __all__ = [
     "predictor_corrector",
     "table",
     "trapezoidal",
+    "two_stages",
 ]
 
 Table: TypeAlias = np.ndarray[Any, Any]
@@ -162,8 +163,16 @@ def trapezoidal(example: Example, t: float, s: float, *, theta: float = 0.5) -> 
     >>> float(trapezoidal(examples()["mask"], 0.5, 0.6).min()) >= 0
     True
     """
-    x, h = example.x, s - t
-    u_x, u_y = example.u(t), example.u(t + theta * h)
+    return two_stages(example.u(t), example.u(t + theta * (s - t)), example.x, s - t, theta=theta)
+
+
+def two_stages(u_x: Table, u_y: Table, x: Table, h: float, *, theta: float) -> Table:
+    """The theta-trapezoidal step of length h of velocities at its start and its midpoint, [S, N, V] each: [S, S].
+
+    >>> two_stages(*np.array([[[[-1.0, 1.0], [0.0, 0.0]]]] * 2).swapaxes(1, 2), oracle.states(2, 1), 0.0, theta=0.5)
+    array([[1., 0.],
+           [0., 1.]])
+    """
     kernel = np.zeros((len(x), len(x)))
     for z, start in enumerate(oracle.product(transitions.exponential(u_x, x, theta * h))):
         before, there = np.broadcast_to(u_x[z], u_y.shape), np.broadcast_to(x[z], x.shape)

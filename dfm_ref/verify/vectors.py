@@ -30,6 +30,7 @@ from ..continuous import flows, gaussian_paths
 from ..paths import X0, X1, Fixed, Mixture, Table
 from ..schedules import Bernstein, Complement, Convex, Cosine, Kappa, Linear, Monotone, PerToken, Polynomial, Schedule
 from . import oracle
+from .convergence import two_stages
 
 __all__ = ["SHIPPED", "Mismatch", "Report", "check", "write"]
 
@@ -597,13 +598,7 @@ def _trapezoid(case: _Case, t: Fraction, s: Fraction) -> Floats:
     if not 0 < theta < 1:
         raise ValueError(f"theta: expected a number in (0, 1), got {theta}")
     u, middle = _forward(case, t, case.model)[0], _forward(case, t + theta * (s - t), case.model)[0]
-    first = _joint(transitions.exponential(u, states, float(theta * (s - t))))
-    columns = []
-    for z, x in enumerate(states):
-        here, u_here = np.broadcast_to(x, states.shape), np.broadcast_to(u[z], u.shape)
-        rates = transitions.trapezoid_rates(u_here, middle, here, states, theta=float(theta))
-        columns.append(_joint(transitions.exponential(rates, states, float((1 - theta) * (s - t)))) @ first[:, z])
-    return np.stack(columns, axis=-1)
+    return two_stages(u, middle, states, float(s - t), theta=float(theta))
 
 
 def _predictor_corrector(case: _Case, t: Fraction, s: Fraction) -> Floats:
