@@ -1,4 +1,4 @@
-"""The command line: dfm-ref demo | train | sample | evaluate | vectors | backends.
+"""The command line: dfm-ref demo | train | sample | evaluate | verify | vectors | backends.
 
 A user's mistake is one line on standard error and exit 2; an interrupt is exit 130.
 """
@@ -10,6 +10,7 @@ import sys
 import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, fields
+from functools import partial
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -18,6 +19,7 @@ import numpy as np
 from . import __version__, backends, checkpoints, checks, data, exact, likelihoods, random, runs, samplers, times
 from .nn import train as training
 from .nn.train import Config, ConfigError
+from .progress import progress
 
 __all__ = ["main"]
 
@@ -154,6 +156,59 @@ def vectors(options: argparse.Namespace) -> int:
     return int(bool(report.mismatches))
 
 
+def verify(options: argparse.Namespace) -> int:
+    """Tries the laws of discrete flow matching on an implementation; exit 1 where one is broken, 2 where none could."""
+    try:
+        from .verify import kit, laws, measurements, page, probe, report, targets
+    except ImportError as error:
+        raise ValueError(f"verify: {error}. Install it with: pip install 'dfm_ref[verify]'") from None
+    if options.laws == "" and not options.target:
+        print(report.catalogue())
+        return 0
+    if not options.target:
+        raise ValueError("TARGET: expected module:attribute, dfm_ref, dfm_ref:BACKEND or flow_matching, got nothing")
+    chosen = tuple(map(laws.law, options.laws.split(","))) if options.laws else laws.LAWS
+    if not 0 < options.alpha < 1:
+        raise ValueError(f"--alpha: expected a rate in (0, 1), got {options.alpha}")
+    for name in ("json", "html"):
+        file = getattr(options, name)
+        if file and (Path(file).is_dir() or not Path(file).parent.is_dir()):
+            raise ValueError(f"--{name}: expected the name of a file in a folder that is there, got {file}")
+    found = targets.resolve(options.target, backend=options.backend)
+    reports = []
+    for target in found:
+        of_many = 6.0 if len(found) > 1 and (options.quick or target is not found[0]) else None
+        some = tuple(law for law in chosen if target is found[0] or "sample" in law.needs)
+        reports.append(
+            kit.verify(
+                target.build,
+                target=target.name,
+                setup=target.setup,
+                laws=some,
+                quick=options.quick,
+                seed=options.seed,
+                alpha=options.alpha / len(found),
+                limit=options.limit,
+                seconds=of_many,
+                watch=partial(progress, label="verify", total=len(some), describe=_told),
+            )
+        )
+        report.table(reports[-1], verbose=options.verbose)
+    measured = []
+    if not options.laws and not reports[0].problem:
+        measured = measurements.measure(probe.Probe(found[0].build, limit=options.limit), seed=options.seed)
+        sys.stdout.writelines(f"measured  {line}\n" for line in map(report.measured, measured))
+    if options.json:
+        checkpoints.write(Path(options.json), report.to_json(reports, measured=measured).encode())
+    if options.html:
+        checkpoints.write(Path(options.html), page.text(reports, measured=measured).encode())
+    return report.status(reports)
+
+
+def _told(result: Any) -> str:
+    return f"{result.law.id} {result.status}"
+
+
 def list_backends(options: argparse.Namespace) -> None:
     """Prints what is installed, what works, and what to install."""
     for name in backends.names():
@@ -284,6 +339,16 @@ def _parser() -> argparse.ArgumentParser:
     )
     sub.add_argument("--limit", type=int, metavar="M", help="the first M sequences only")
     sub.add_argument("--orders", type=int, metavar="K", help="masked sources: a tighter bound, by K orders a sequence")
+
+    sub = command("verify", verify)
+    sub.add_argument("target", nargs="?", metavar="TARGET", help="module:attribute, dfm_ref[:BACKEND], flow_matching")
+    sub.add_argument("--laws", nargs="?", const="", metavar="ID,ID", help="these laws only; alone: the list of laws")
+    sub.add_argument("--quick", action="store_true", help="in ten seconds, with less power")
+    sub.add_argument("--alpha", type=float, default=1e-6, help="the rate of false alarms of the run (default: 1e-6)")
+    sub.add_argument("--limit", type=float, default=20.0, metavar="S", help="of seconds a call (default: 20)")
+    sub.add_argument("--json", metavar="FILE", help="write the report for machines")
+    sub.add_argument("--html", metavar="FILE", help="write the report as one page")
+    sub.add_argument("-v", "--verbose", action="store_true", help="say what every law was tried on, and its power")
 
     sub = command("vectors", vectors)
     sub.add_argument("action", choices=("write", "check"), help="make a file from the seed, or recompute one")

@@ -16,7 +16,7 @@ import dfm_ref
 ROOT = Path(dfm_ref.__file__).parent
 OPTIONAL = {"dfm_ref.plots": ("matplotlib",), "dfm_ref.demo": ("matplotlib", "sklearn")}
 
-COMMANDS = {"dfm_ref.cli": {"demo", "train", "sample", "evaluate", "vectors", "list_backends"}}
+COMMANDS = {"dfm_ref.cli": {"demo", "train", "sample", "evaluate", "verify", "vectors", "list_backends"}}
 """Public by their docstrings, which `--help` prints, but called through `main` alone."""
 
 NO_DOCTEST = {
@@ -36,6 +36,8 @@ NO_DOCTEST = {
     "nn.train.to_arrays": "needs a state: test_train",
     "nn.train.train": "needs a state: test_train",
     "nn.train.update": "needs a state: test_train",
+    "verify.adapters.jax_function.wrap": "needs JAX: test_adapters",
+    "verify.adapters.torch_module.wrap": "needs PyTorch: test_adapters",
     "verify.oracle.conditional": "shown by `marginal`",
     "verify.oracle.given_pair": "shown by `posteriors`",
     "verify.oracle.kolmogorov_residual": "shown by test_oracle",

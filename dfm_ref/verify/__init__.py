@@ -1,0 +1,5 @@
+"""The verifier: is an implementation of discrete flow matching right? An adapter is `build(case) -> object`."""
+
+from .cases import Case
+
+__all__ = ["Case"]
