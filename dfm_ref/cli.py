@@ -190,6 +190,7 @@ def verify(options: argparse.Namespace) -> int:
                 alpha=options.alpha / len(found),
                 limit=options.limit,
                 seconds=of_many,
+                on_stuck=_stuck,
                 watch=partial(progress, label="verify", total=len(some), describe=_told),
             )
         )
@@ -203,6 +204,12 @@ def verify(options: argparse.Namespace) -> int:
     if options.html:
         checkpoints.write(Path(options.html), page.text(reports, measured=measured).encode())
     return report.status(reports)
+
+
+def _stuck(message: str) -> None:
+    """Ends the process, whose main thread cannot be interrupted: what was found until then is lost."""
+    os.write(2, f"dfm-ref: verify: {message}\n".encode())
+    os._exit(1)
 
 
 def _told(result: Any) -> str:

@@ -196,9 +196,11 @@ def finished(
 ) -> Array:
     """`sample` up to t = 1 on any path: one without a mask is left at `closing_time`, and a finite step finishes it.
 
+    It is left at the last time before 1, where that is later.
+
     The total variation to the chain's law at 1 is then at most about N times 1e-9, if the model has become as sure of
     the tokens of x_t as the posterior: the last step redraws nearly all of them at once. Arguments and errors as
-    `sample`; no time but the last may lie beyond the closing time.
+    `sample`.
 
     >>> model = lambda x_t, t: np.zeros((*x_t.shape, 2))
     >>> finished(Mixture(), model, Key(0, 1), np.array([[0, 0, 0]]), [0.0, 1.0]).shape
@@ -207,12 +209,15 @@ def finished(
     increasing("times", times)
     if path.mask is not None or times[-1] < 1:
         return sample(path, model, key, x_0, times, keep=keep, frames=frames, first=first)
+    xp, before = namespace(x_0), list(times[:-1])
     end = closing_time(path.schedule, t_0=times[0])
+    grid = [*before, end] if end > before[-1] else before
     chain_key, last_key = random.split(key)
-    states = sample(path, model, chain_key, x_0, [*times[:-1], end], keep=keep, frames=True, first=first)
-    x_1 = finite_step(path, model, last_key, states[-1, ...], end, 1.0, keep=keep, first=first)
-    xp = namespace(x_0)
-    return xp.concat([states[:-1, ...], x_1[None, ...]]) if frames else x_1
+    states = x_0[None, ...]
+    if len(grid) > 1:
+        states = sample(path, model, chain_key, x_0, grid, keep=keep, frames=True, first=first)
+    x_1 = finite_step(path, model, last_key, states[-1, ...], grid[-1], 1.0, keep=keep, first=first)
+    return xp.concat([states[: len(before), ...], x_1[None, ...]]) if frames else x_1
 
 
 def hitting_time(schedule: Monotone, t: Array, u: Array, *, num_hidden: Array) -> Array:

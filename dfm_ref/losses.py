@@ -123,7 +123,7 @@ def generalized_kl(schedule: Schedule, logits: Array, x_1: Array, x_t: Array, t:
     >>> generalized_kl(Linear(), np.array([[0.0, 0.0]]), np.array([1]), np.array([0]), 0.5)
     array([0.38629436])
     """
-    return intensity(schedule, per_token(t, x_t)) * _divergence(logits, x_1, x_t)[0]
+    return _per_time(intensity(schedule, per_token(t, x_t)), _divergence(logits, x_1, x_t)[0])
 
 
 def generalized_kl_with_grad(
@@ -144,7 +144,7 @@ def generalized_kl_with_grad(
     stays = pick(p, x_t)[..., None]
     moves = xp.astype(x_t != x_1, p.dtype)[..., None]
     grad = p * (moves + stays) - xp.where(_at(x_1, p), moves, 0.0) - xp.where(_at(x_t, p), stays, 0.0)
-    return weight * loss, weight[..., None] * grad
+    return _per_time(weight, loss), weight[..., None] * grad
 
 
 def masked_kl(path: Mixture, logits: Array, x_1: Array, x_t: Array, t: Array) -> Array:
@@ -161,7 +161,7 @@ def masked_kl(path: Mixture, logits: Array, x_1: Array, x_t: Array, t: Array) ->
     """
     hidden, weight = _hidden(path, logits, x_t, t)
     nats = cross_entropy(logits[..., : path.mask], x_1)
-    return weight * namespace(x_t).where(hidden, nats, 0.0)
+    return _per_time(weight, namespace(x_t).where(hidden, nats, 0.0))
 
 
 def masked_kl_with_grad(path: Mixture, logits: Array, x_1: Array, x_t: Array, t: Array) -> tuple[Array, Array]:
@@ -175,7 +175,9 @@ def masked_kl_with_grad(path: Mixture, logits: Array, x_1: Array, x_t: Array, t:
     hidden, weight = _hidden(path, logits, x_t, t)
     nats, grad = cross_entropy_with_grad(logits[..., : path.mask], x_1)
     rest = xp.zeros((*x_t.shape, logits.shape[-1] - grad.shape[-1]), dtype=grad.dtype)
-    return weight * xp.where(hidden, nats, 0.0), xp.concat([weight[..., None] * grad, like(grad, rest)], axis=-1)
+    return _per_time(weight, xp.where(hidden, nats, 0.0)), xp.concat(
+        [weight[..., None] * grad, like(grad, rest)], axis=-1
+    )
 
 
 def path_kl(u: Array, v: Array, x_t: Array) -> Array:
@@ -285,6 +287,12 @@ def score_entropy_with_grad(
     live = weight > 0
     loss = xp.sum(xp.where(live, weight * xp.where(live, each, 0.0), 0.0), axis=-1)
     return loss, weight * xp.where(live, grad, 0.0)
+
+
+def _per_time(weight: Array, nats: Array) -> Array:
+    """weight nats, and 0 where no event happens, even if it would cost +inf: u log(u / v) is 0 at u = 0."""
+    xp = namespace(nats)
+    return weight * xp.where(weight > 0, nats, xp.zeros_like(nats))
 
 
 def _divergence(logits: Array, x_1: Array, x_t: Array) -> tuple[Array, Array]:

@@ -123,7 +123,7 @@ def redraw(path: Mixture, asked: Ask, x_t: Array, events: Events, bands: Mapping
 def rates(path: Mixture, asked: Ask, x_t: Array, sites: Array, weights: Sequence[Array]) -> Array:
     """sum_j a^j w_hat^j off the token that is there, float64[E, V]: how fast each site would move, and where to.
 
-    The weights a^j are m arrays float64[E] or [1].
+    The weights a^j are m arrays float64[E] or [1]; where all of them are 0, it is the number 0.
 
     >>> asked = lambda j, sites: np.log([[0.25, 0.75]] * len(sites))
     >>> rates(Mixture(), asked, np.array([[0, 1]]), np.array([0, 1]), (np.zeros(1), np.array([2.0])))
@@ -137,8 +137,8 @@ def rates(path: Mixture, asked: Ask, x_t: Array, sites: Array, weights: Sequence
             total = total + weight[:, None] * component.rows(sites, x_t.shape[1])
         elif bool(xp.any(weight > 0)):
             total = total + weight[:, None] * _softmax(asked(j, sites))
-    if path.mask is not None:
-        return total  # of the hidden sites: their token, the mask, has no column
+    if path.mask is not None or not hasattr(total, "shape"):
+        return total  # hidden sites have no column for their token, the mask; and nothing moves where no rate is
     return total * (1 - one_hot(xp.take(xp.reshape(x_t, (-1,)), sites), total.shape[1]))
 
 

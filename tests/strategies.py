@@ -5,6 +5,7 @@ a schedule for each token or one for all, a correlated or an independent couplin
 """
 
 from fractions import Fraction
+from functools import partial
 from math import comb, log
 from typing import Any, NamedTuple
 
@@ -16,7 +17,7 @@ from scipy.special import rel_entr
 from dfm_ref.backends import Backend, BackendError, load
 from dfm_ref.paths import X0, X1, Fixed, Mixture, Table
 from dfm_ref.schedules import Bernstein, Convex, Cosine, CubicHermite, Linear, PerToken, Polynomial, Schedule
-from dfm_ref.verify import oracle
+from dfm_ref.verify import oracle, strategies
 
 BACKENDS = ("numpy", "strict", "torch", "jax")
 MONOTONE = (
@@ -83,10 +84,8 @@ def _bernstein(control: Any, t: float) -> Any:
     return sum(comb(n, k) * t**k * (1 - t) ** (n - k) * control[k] for k in range(n + 1))
 
 
-def pmfs(size: int) -> st.SearchStrategy[Any]:
-    """Rational PMFs, with zeros."""
-    weights = st.lists(st.integers(0, 3), min_size=size, max_size=size).filter(any)
-    return weights.map(lambda w: oracle.exact(w) / sum(w))
+pmfs = partial(strategies.pmfs, exact=True, extremes=False)
+"""Rational PMFs, with zeros."""
 
 
 @st.composite
@@ -106,27 +105,6 @@ def schedule(control: Any) -> Schedule:
 
 
 @st.composite
-def couplings(draw: st.DrawFn, vocab_size: int, length: int) -> Any:
-    """pi[S, S]: a correlated coupling, or data with a source (mask, uniform, any PMF a token), prompted or not."""
-    size = vocab_size**length
-    some = st.lists(st.integers(0, size**2 - 1), min_size=1, max_size=4)
-    if draw(st.booleans()):
-        return oracle.exact(np.bincount(x := draw(some), minlength=size**2)).reshape(size, size) / len(x)
-    kind = draw(st.sampled_from(["mask", "uniform", "any"]))
-    data = np.arange(size)
-    if kind == "mask":  # data never holds the mask, the last token
-        data = data[(oracle.states(vocab_size, length) < vocab_size - 1).all(axis=-1)]
-    x = data[np.array(draw(some)) % len(data)]
-    rows = {
-        "mask": [oracle.exact(oracle.delta(np.array(vocab_size - 1), vocab_size))] * length,
-        "uniform": [oracle.exact([Fraction(1, vocab_size)] * vocab_size)] * length,
-        "any": [draw(pmfs(vocab_size)) for _ in range(length)],
-    }[kind]
-    prompt = np.array(draw(st.lists(st.booleans(), min_size=length, max_size=length)))
-    return oracle.prompted(oracle.exact(np.bincount(x, minlength=size)) / len(x), np.stack(rows), prompt)
-
-
-@st.composite
 def cases(draw: st.DrawFn) -> Case:
     """Mixture paths of m = 2, 3, 4 components over one or two tokens."""
     vocab_size, length, m = draw(st.sampled_from([(2, 1, 2), (3, 1, 4), (2, 2, 3), (2, 2, 4), (3, 2, 2), (3, 2, 3)]))
@@ -138,7 +116,7 @@ def cases(draw: st.DrawFn) -> Case:
         table = np.broadcast_to(rows, (vocab_size**2, vocab_size)).reshape((vocab_size,) * 3)
         tables.insert(-1, table)
         components.insert(-1, Fixed(_nested(rows[0])) if count == 1 else Table(_nested(table)))
-    pi = draw(couplings(vocab_size, length)).astype(np.float64)
+    pi = draw(strategies.couplings(vocab_size, length))
     problem = oracle.enumerate_pairs(pi, np.stack(tables).astype(np.float64))
     control = draw(controls(length, m))
     return Case(Mixture(schedule(control), tuple(components)), problem, control, vocab_size, length)

@@ -18,7 +18,8 @@ FLOORS = [
     "demo", "cli",
 ]  # fmt: skip
 NN_FLOORS = (("layers",), ("mlp", "transformer", "optim"), ("train",))
-ASSEMBLERS = {"cli", "demo", "verify/targets"}  # the files that put a run together, and may ask for a backend by name
+ASSEMBLERS = {"cli", "demo", "verify/targets", "verify/plugin"}
+"""The files that put a run together, and may ask for a backend by name."""
 MODULES = sorted(f for f in ROOT.rglob("*.py") if "backends" not in f.relative_to(ROOT).parts)
 HEAVY = ("scipy.stats", "matplotlib", "torch", "jax", "cupy", "sklearn", "numba", "hypothesis", "rich")
 

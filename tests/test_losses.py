@@ -658,3 +658,14 @@ def test_the_other_shapes_that_do_not_match_raise():
     ):
         with pytest.raises(ValueError, match=words):
             function(*arguments)
+
+
+def test_where_no_event_happens_an_impossible_token_costs_nothing():
+    """At t = 0 of a schedule that starts flat: u log(u / v) is 0 at u = 0, and 0 times +inf is no number."""
+    logits, x_1, x_t = np.array([[[0.0, -np.inf, 0.0]]]), np.array([[1]]), np.array([[2]])
+    assert losses.generalized_kl(Polynomial(2.0), logits, x_1, x_t, np.array([0.0])) == 0
+    assert losses.generalized_kl_with_grad(Polynomial(2.0), logits, x_1, x_t, np.array([0.0]))[0] == 0
+    path = Mixture(Polynomial(2.0), mask=2)
+    assert losses.masked_kl(path, logits, x_1, x_t, np.array([0.0])) == 0
+    assert losses.masked_kl_with_grad(path, logits, x_1, x_t, np.array([0.0]))[0] == 0
+    assert np.isinf(losses.generalized_kl(Polynomial(2.0), logits, x_1, x_t, np.array([0.5])))

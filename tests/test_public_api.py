@@ -42,6 +42,9 @@ NO_DOCTEST = {
     "verify.oracle.given_pair": "shown by `posteriors`",
     "verify.oracle.kolmogorov_residual": "shown by test_oracle",
     "verify.oracle.marginal_dot": "shown by `marginal`",
+    "verify.plugin.pytest_addoption": "called by pytest: test_plugin",
+    "verify.plugin.pytest_collection_modifyitems": "called by pytest: test_plugin",
+    "verify.plugin.pytest_generate_tests": "called by pytest: test_plugin",
     "verify.reference.document": "shown by `vectors.write`, which takes seconds",
 }
 """Functions that show no example, each with its reason; backward passes show a law instead, and `runs` needs files."""

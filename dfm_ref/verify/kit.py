@@ -4,6 +4,7 @@ Laws of samples are tried in looks: all examples on few draws first, then on mor
 false alarms of a run is shared evenly by these laws, within one by its looks, and within a look by its examples.
 """
 
+import threading
 import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
@@ -17,7 +18,7 @@ from .laws.law import Trial, each_case
 from .probe import METHODS, Broken, Malformed, NotCovered, Probe, Unbuilt
 from .statistics import Evidence, departure_seen, looks
 
-__all__ = ["Finding", "Report", "Result", "verify"]
+__all__ = ["Finding", "Report", "Result", "Unusable", "results", "verify"]
 
 
 class Finding(NamedTuple):
@@ -78,6 +79,20 @@ class Report(NamedTuple):
         return 1 if self.broken else 2 if self.problem else 0
 
 
+def _guard(probe: Probe, on_stuck: Callable[[str], None]) -> None:
+    """Waits for a call that outlives its limit by three seconds: the alarm did not reach it."""
+    while True:
+        time.sleep(0.5)
+        what, since = probe.asking
+        if what and time.monotonic() - since > probe.limit + 3:
+            on_stuck(f"{what}: no answer within {probe.limit:g} s, and it cannot be interrupted")
+            return
+
+
+class Unusable(Exception):
+    """An adapter that no law can be tried on: it builds nothing, or has no method."""
+
+
 def verify(
     build: Callable[[Case], Any],
     *,
@@ -90,11 +105,13 @@ def verify(
     limit: float = 20.0,
     seconds: float | None = None,
     watch: Callable[[Iterator[Result]], Iterable[Result]] = iter,
+    on_stuck: Callable[[str], None] | None = None,
 ) -> Report:
     """Tries laws on what `build(case)` gives; a right implementation is called wrong with a probability <= alpha.
 
     `setup` is the Python that defines `build` in the lines of a finding; `seconds`, 50 or with `quick` 6, is about how
     long a right implementation takes; `limit` is how long one call may take; `watch` sees the results as they come.
+    `on_stuck` is called from another thread where a call does not end even then, inside of a C library, say.
     Nothing raises but a user's interrupt: what an adapter does wrong is in the report.
 
     >>> class Square:
@@ -106,21 +123,44 @@ def verify(
     >>> report.status, [result.law.id for result in report.broken]
     (1, ['schedule-value', 'schedule-precision'])
     """
-    begun = time.monotonic()
-    probe = Probe(build, limit=limit)
-    problem = _problem(probe)
-    run = _run(probe, laws, setup, quick, seed, alpha, seconds or (6.0 if quick else 50.0))
-    results = () if problem else tuple(watch(run))
-    if not problem and all(result.status == "unchecked" for result in results):
-        problem = f"no law could be checked: {results[0].reason if results else 'none was chosen'}"
+    begun, probe, problem = time.monotonic(), Probe(build, limit=limit), ""
+    found: tuple[Result, ...] = ()
+    if on_stuck:
+        threading.Thread(target=_guard, args=(probe, on_stuck), daemon=True).start()
+    options: dict[str, Any] = {"setup": setup, "laws": laws, "quick": quick, "seed": seed, "alpha": alpha}
+    try:
+        found = tuple(watch(results(build, **options, seconds=seconds, probe=probe)))
+        asked = [result for result in found if result.law.id != "build"] or list(found)
+        if all(result.status == "unchecked" for result in asked):
+            problem = f"no law could be checked: {asked[0].reason if asked else 'none was chosen'}"
+    except Unusable as error:
+        problem = str(error)
     printed = len(probe.printed.getvalue().splitlines())
-    return Report(target, seed, alpha, quick, results, time.monotonic() - begun, printed, problem)
+    return Report(target, seed, alpha, quick, found, time.monotonic() - begun, printed, problem)
 
 
-def _run(
-    probe: Probe, laws: tuple[Law, ...], setup: str, quick: bool, seed: int, alpha: float, seconds: float
+def results(
+    build: Callable[[Case], Any],
+    *,
+    setup: str = "",
+    laws: tuple[Law, ...] = LAWS,
+    quick: bool = False,
+    seed: int = 0,
+    alpha: float = 1e-6,
+    seconds: float | None = None,
+    probe: Probe | None = None,
 ) -> Iterator[Result]:
-    """The results one by one; laws of samples share the time that the others leave."""
+    """The results of `verify` one by one; laws of samples share the time that the others leave.
+
+    Raises Unusable where no law can be tried. The probe, if given, is that of the build.
+
+    >>> next(results(lambda case: None))
+    Traceback (most recent call last):
+    dfm_ref.verify.kit.Unusable: the object that build gives has none of the methods kappa, kappa_dot, ...
+    """
+    probe, seconds = probe or Probe(build), seconds or (6.0 if quick else 50.0)
+    if problem := _problem(probe):
+        raise Unusable(problem)
     sampled = sum(bool(one.draws) for one in LAWS)
     begun, left = time.monotonic(), sum(bool(one.draws) for one in laws)
     before: list[Result] = []
@@ -203,8 +243,9 @@ class _Run:
             self.law.check(trial, at)
             self.tried += 1
         except NotCovered as error:
-            self.why = self.why or str(error)
+            self.why = str(error)
         except Malformed as error:
+            # what a law before this one has reported is not reported again
             if self.unbuilt if isinstance(error, Unbuilt) else self.probe.calls[-1].method in self.blocked:
                 self.why = self.why or error.message
                 return None
@@ -292,4 +333,4 @@ class _Run:
 
 
 def _text(value: Any) -> str:
-    return " ".join(repr(value).split())[:400]
+    return " ".join((value if isinstance(value, str) else repr(value)).split())[:400]

@@ -8,6 +8,7 @@ import contextlib
 import io
 import signal
 import threading
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from types import FrameType
@@ -108,6 +109,8 @@ class Probe:
         """The calls since the last `forget`."""
         self.printed = io.StringIO()
         self.hung: dict[str, str] = {}
+        self.asking: tuple[str, float] = ("", 0.0)
+        """What is being asked, and since when; an empty name between calls."""
 
     def object(self, case: Case) -> Any:
         """What the adapter builds for a case; NotCovered where it says so, Malformed where it fails."""
@@ -174,6 +177,7 @@ class Probe:
 
     def _guarded(self, what: str, function: Callable[[], Any]) -> Any:
         """The value of a call, or as a value the exception that it raised; what it prints is kept."""
+        self.asking = (what, time.monotonic())
         try:
             with (
                 contextlib.redirect_stdout(self.printed),
@@ -192,6 +196,8 @@ class Probe:
             return error
         except BaseException as error:  # sys.exit() in an adapter is its failure too
             return error if isinstance(error, Exception) else RuntimeError(_name(error))
+        finally:
+            self.asking = ("", 0.0)
 
 
 @contextlib.contextmanager
@@ -246,15 +252,13 @@ def lines(calls: list[Call], setup: str, show: str) -> str:
         of = objects[call.case]
         known[name := _short(call.method)] += 1
         name += f"_{known[name]}" if known[name] > 1 else ""
-        arguments = []
-        for argument, value in zip(METHODS[call.method], call.arguments, strict=True):
-            text = _python(value).replace(repr(call.case), f"case{of}")
-            if len(text) > 12:
-                if f"{argument} = {text}" not in body:
-                    body.append(f"{argument} = {text}")
-                text = argument
-            arguments.append(text)
-        body.append(f"{name} = it{of}.{call.method}({', '.join(arguments)})")
+        texts = [_python(value).replace(repr(call.case), f"case{of}") for value in call.arguments]
+        named = [n if len(text) > 12 else text for n, text in zip(METHODS[call.method], texts, strict=True)]
+        written = [isinstance(value, Written) for value in call.arguments]
+        for _, argument, text in sorted(zip(written, named, texts, strict=True), key=lambda row: row[0]):
+            if argument != text and f"{argument} = {text}" not in body:  # what is written may use the others
+                body.append(f"{argument} = {text}")
+        body.append(f"{name} = it{of}.{call.method}({', '.join(named)})")
     text = "\n".join([*body, show or (f"print({name})" if name else "")])
     imports = ["import numpy as np", "from dfm_ref.verify import Case"]
     if models := sorted({model for model in ("Constant", "Posterior", "Starts") if f"{model}(" in text}):
@@ -278,7 +282,7 @@ def _python(value: Any) -> str:
         return value.text
     if not isinstance(value, np.ndarray):
         return repr(value)
-    for period in range(1, 9) if value.size > 64 else ():
+    for period in range(1, 9) if value.size > 16 else ():
         repeats, rest = divmod(len(value), period)
         if (
             not rest

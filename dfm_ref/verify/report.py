@@ -11,7 +11,19 @@ from .kit import Finding, Report, Result
 from .laws import LAWS
 from .measurements import Convergence
 
-__all__ = ["SCHEMA", "catalogue", "document", "lines", "measured", "plain", "rows", "status", "table", "to_json"]
+__all__ = [
+    "SCHEMA",
+    "catalogue",
+    "document",
+    "lines",
+    "measured",
+    "plain",
+    "rows",
+    "status",
+    "table",
+    "to_json",
+    "told",
+]
 
 SCHEMA = 1
 """The version of the JSON document: docs/verify.md says what is in it."""
@@ -132,23 +144,7 @@ def lines(report: Report) -> list[str]:
         return [f"{report.target}: no law could be tried: {report.problem}"]
     text = []
     for result in report.broken:
-        finding, law = result.finding, result.law
-        if finding is None:
-            continue
-        text += [
-            "",
-            f"{law.id}: {finding.message}",
-            f"  law       {law.says}",
-            f"  formula   {law.formula}   ({law.source})",
-            f"  expected  {finding.expected}",
-            f"  got       {finding.got}",
-            *(
-                [f"  and       {len(finding.also)} more of the kind, such as: {finding.also[-1]}"]
-                if finding.also
-                else []
-            ),
-            *(f"    {line}" for line in finding.script.splitlines()),
-        ]
+        text += ["", *told(result)]
     held = sum(result.status == "holds" for result in report.results)
     unchecked = sum(result.status == "unchecked" for result in report.results)
     text += [
@@ -159,6 +155,28 @@ def lines(report: Report) -> list[str]:
     if report.printed:
         text.append(f"{report.target}: printed {report.printed} lines, which are left out here")
     return text
+
+
+def told(result: Result) -> list[str]:
+    """A broken law: what is wrong, the law, what was expected and came, and Python to paste.
+
+    >>> finding = Finding("the rates do not close", "0.0", "0.5", "print(u)", "a case")
+    >>> told(Result(LAWS[0], "broken", finding=finding))[0]
+    'build: the rates do not close'
+    """
+    finding, law = result.finding, result.law
+    if finding is None:
+        return []
+    more = f"  and       {len(finding.also)} more of the kind, such as: {finding.also[-1]}" if finding.also else ""
+    return [
+        f"{law.id}: {finding.message}",
+        f"  law       {law.says}",
+        f"  formula   {law.formula}   ({law.source})",
+        f"  expected  {finding.expected}",
+        f"  got       {finding.got}",
+        *([more] if more else []),
+        *(f"    {line}" for line in finding.script.splitlines()),
+    ]
 
 
 def rows(report: Report, *, verbose: bool = False) -> list[tuple[str, str, str]]:

@@ -46,7 +46,11 @@ def resolve(target: str, *, backend: str = "numpy", limit: float = 60.0) -> list
     if not callable(found):
         raise TargetError(f"{target}: expected a function build(case), got {type(found).__name__}")
     head, _, rest = (attribute or "build").partition(".")
-    setup = f"from {package} import {head}" + ("" if head == "build" and not rest else f"\nbuild = {attribute}")
+    setup = f"from {package} import {head}"
+    if rest:
+        setup += f"\nbuild = {attribute}"
+    elif head != "build":
+        setup += " as build"
     return [Target(target, found, setup)]
 
 

@@ -6,7 +6,7 @@ from typing import Any, NamedTuple, TypeAlias
 import numpy as np
 from hypothesis import strategies as st
 
-from .. import cases, oracle
+from .. import cases, oracle, strategies
 from ..cases import SCHEDULES, Case
 from ..models import Posterior
 from ..probe import Probe
@@ -18,7 +18,6 @@ __all__ = [
     "Law",
     "Point",
     "Trial",
-    "draw_cases",
     "draw_points",
     "each_case",
     "points",
@@ -132,30 +131,14 @@ def points(*, times: Iterable[float] = TIMES) -> list[Point]:
     return [Point(case, ramp(case), t) for case in each_case((2, 1), (2, 2), (3, 2)) for t in times]
 
 
-def draw_cases(*, max_values: int = 4, max_length: int = 3) -> Any:
-    """Cases, shrinking to two values, one token, the linear schedule and the uniform source.
-
-    >>> from hypothesis import find
-    >>> find(draw_cases(), lambda case: True)
-    Case(vocab_size=2, length=1, schedule='linear', source='uniform')
-    """
-
-    def case(values: int, length: int, schedule: str, source: str) -> Case:
-        return Case(values + (source == "mask"), length, schedule, source)
-
-    kinds = st.sampled_from(tuple(SCHEDULES)), st.sampled_from(("uniform", "mask"))
-    return st.builds(case, st.integers(2, max_values), st.integers(1, max_length), *kinds)
-
-
 @st.composite
 def draw_points(draw: st.DrawFn, *, times: tuple[float, ...] = TIMES) -> Point:
     """Cases with a law of the data, zeros included, and a time.
 
-    >>> from hypothesis import find
-    >>> find(draw_points(), lambda point: point.q[0] == 0)
-    Point(case=Case(vocab_size=2, length=1, schedule='linear', source='uniform'), q=(0.0, 1.0), t=0.5)
+    >>> strategies.smallest(draw_points(), where=lambda point: point.q[0] == 0)
+    Point(case=Case(vocab_size=3, length=1, schedule='linear', source='mask'), q=(0.0, 1.0), t=0.5)
     """
-    case = draw(draw_cases(max_values=3, max_length=2))
+    case = draw(strategies.cases(max_vocab_size=3, max_length=2))
     size = case.data_size**case.length
     weights = draw(st.lists(st.integers(0, 3), min_size=size, max_size=size).filter(any))
     q = tuple((np.asarray(weights) / sum(weights)).tolist())

@@ -5,10 +5,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from .. import cases, oracle
+from .. import cases, oracle, strategies
 from ..cases import SCHEDULES, Case
 from ..probe import Broken
-from .law import INNER, TIMES, Law, Point, Table, Trial, draw_cases, draw_points, each_case, points, slack
+from .law import INNER, TIMES, Law, Point, Table, Trial, draw_points, each_case, points, ramp, slack
 
 __all__ = ["LAWS", "Rows", "rates"]
 
@@ -43,7 +43,7 @@ def _rows() -> list[Rows]:
 
 @st.composite
 def _draw_rows(draw: st.DrawFn, times: tuple[float, ...] = TIMES) -> Rows:
-    case = draw(draw_cases())
+    case = draw(strategies.cases())
     some = st.lists(st.integers(0, 5), min_size=case.data_size, max_size=case.data_size).filter(any)
     weights = [weight for _ in range(case.length) for weight in draw(some)]
     x_t = draw(st.lists(st.integers(0, case.vocab_size - 1), min_size=case.length, max_size=case.length))
@@ -113,6 +113,26 @@ def _kolmogorov(trial: Trial, at: Point, *strength: float) -> None:
         message = f"the rates do not move p_t as the path moves: Q p of {where}"
         picture = _heat(x, u)
         raise Broken(message, expected=float(p_dot[k]), got=float((Q @ p)[k]), show=show, picture=picture)
+
+
+def _near_the_end(trial: Trial, at: Point) -> None:
+    """To a thousandth; on a mask path, whose rates near t = 1 are differences of nothing but 1 - kappa."""
+    x, case, q = at.states(), at.case, np.asarray(at.q)
+    t = np.full(len(x), at.t)
+    u = trial.call(case, "velocity", at.model(x, t), x, t)
+    Q = oracle.generator(np.swapaxes(u, 0, 1).astype(np.float64))
+    p, p_dot = cases.marginal(case, q, at.t), cases.marginal_dot(case, q, at.t)
+    off = np.abs(Q @ p - p_dot) > 1e-3 * (np.abs(Q) @ p + np.abs(p_dot))
+    if np.any(off):
+        k = int(np.argmax(off))
+        state = oracle.states(case.vocab_size, case.length)[k].tolist()
+        message = f"at t = 1 - {1 - at.t:.3g} the rates are wrong: Q p of the state {state}"
+        raise Broken(message, expected=float(p_dot[k]), got=float((Q @ p)[k]), show="print(u)", picture=_heat(x, u))
+
+
+def _ends_examples() -> list[Point]:
+    masks = [case for case in each_case((2, 1), (2, 2)) if case.source == "mask"]
+    return [Point(case, ramp(case), 1 - 2.0**-k) for case in masks for k in (12, 20, 24)]
 
 
 def _strength(trial: Trial, at: Point) -> None:
@@ -186,6 +206,15 @@ LAWS = (
         points,
         _kolmogorov,
         draw_points,
+    ),
+    Law(
+        "kolmogorov-end",
+        "near t = 1 the rates keep their digits: 1 - kappa is not a difference of numbers near 1",
+        "dp_t/dt = Q_t p_t to a thousandth, at t = 1 - 2^-12, 1 - 2^-20, 1 - 2^-24",
+        f"{_GAT}; arithmetic",
+        ("velocity",),
+        _ends_examples,
+        _near_the_end,
     ),
     Law(
         "corrector-conservation",

@@ -13,12 +13,12 @@ from typing import Any, NamedTuple
 import numpy as np
 from hypothesis import strategies as st
 
-from .. import cases, oracle
+from .. import cases, oracle, strategies
 from ..cases import SCHEDULES, Case
 from ..models import Constant, Posterior, Starts
 from ..probe import Broken, Written
 from ..statistics import Evidence, distance_test, equality_test, share_test
-from .law import Law, Table, Trial, draw_cases, each_case, ramp
+from .law import Law, Table, Trial, each_case, ramp
 
 __all__ = [
     "LAWS",
@@ -389,6 +389,40 @@ def _values(trial: Trial, at: Values) -> None:
         raise Broken(message, expected=float(law[k]), got=got, show=_counted(int(some[0])))
 
 
+def _values_together(trial: Trial, at: Values) -> None:
+    """The values of two tokens of a row, and of one token in two rows."""
+    case, probs = at.case, np.asarray(at.probs[:-1])
+    x_0 = np.full((trial.draws, case.length), case.vocab_size - 1)
+    model = Recorder(Constant(case, at.probs), case)
+    last = trial.call(case, "sample", model, x_0, np.array([0.0, 0.5, 1.0]), trial.seed_of(0))[-1]
+    law = np.kron(probs, probs)
+    for first, second, what, show in (
+        (last[:, 0], last[:, 1], "two tokens of a row", "frames[-1][:, 0] == frames[-1][:, 1]"),
+        (last[0::2, 0], last[1::2, 0], "the first tokens of two rows", "frames[-1][0::2, 0] == frames[-1][1::2, 0]"),
+    ):
+        both = (first < len(probs)) & (second < len(probs))  # some schemes leave masks behind
+        counts = np.bincount(first[both] * len(probs) + second[both], minlength=len(law))
+        if trial.rejects(equality_test(counts, law), 2):
+            got = float(np.mean(first[both] == second[both]))
+            message = f"the values of {what} are not independent: they are equal too often or too seldom"
+            raise Broken(message, expected=float(np.sum(probs**2)), got=got, show=f"print(({show}).mean())")
+
+
+def _arrival(trial: Trial, walk: Walk) -> None:
+    """How many tokens are still the mask at t = 1, by many steps."""
+    case, mask = walk.case, walk.case.vocab_size - 1
+    x_0, times = np.full((trial.draws, case.length), mask), np.array(walk.times)
+    frames = trial.call(case, "sample", Recorder(walk.model, case), x_0, times, trial.seed_of(0))
+    left = int(np.sum(np.any(frames[-1] == mask, axis=1)))
+    start = (cases.marginal(case, np.asarray(walk.q), 0.0),) * len(_SCHEMES)
+    *_, laws = _propagated(walk, start)
+    masked = np.any(oracle.states(case.vocab_size, case.length) == mask, axis=1)
+    allowed = LEEWAY * max(float(law[masked].sum()) for law in laws) + 1e-4
+    if trial.rejects(share_test(left, trial.draws, 0.0, allowed), 1):
+        message = f"of {trial.draws} rows, {left} still hold a mask at t = 1 after {len(times) - 1} steps"
+        raise Broken(message, expected=f"a share of at most {allowed:.4f}", got=left / trial.draws, show=_counted(mask))
+
+
 def _counted(token: int) -> str:
     return f"print((frames[1:] == {token}).sum())"
 
@@ -441,13 +475,15 @@ def _grids() -> list[Grid]:
 
 @st.composite
 def _draw_grids(draw: st.DrawFn) -> Grid:
-    case = draw(draw_cases(max_values=2, max_length=2))
+    case = draw(strategies.cases(max_vocab_size=3, max_length=2))
     ticks = draw(st.lists(st.integers(0, 97), min_size=2, max_size=6, unique=True).map(sorted))
     by = draw(st.sampled_from((97, 100, 128)))
     return Grid(case, tuple(min(1.0, k / by) for k in ticks), draw(st.integers(1, 3)))
 
 
 _TWO = ((2, 1), (2, 2))
+_UNEVEN = tuple((k / 24) ** 2 for k in range(12)) + tuple(0.25 + 0.75 * k / 16 for k in range(17))
+_PAIRS = ((0.5, 0.5), (0.25, 0.25, 0.5))
 _mixed = even(0.0, 1.0, 16)
 
 LAWS = (
@@ -486,7 +522,7 @@ LAWS = (
         "TV(law of x_t, p_t) <= 2 max over schemes",
         _FIRST_ORDER,
         ("sample",),
-        _walks(lambda case: [even(0.0, 1.0, 32)], (2, 1), (2, 2), (3, 2)),
+        _walks(lambda case: [even(0.0, 1.0, 32), _UNEVEN], (2, 1), (2, 2), (3, 2)),
         _laws_of_frames,
         draws=131072,
     ),
@@ -521,7 +557,7 @@ LAWS = (
                 [
                     tuple(reversed(_mixed)),
                     (*_mixed[8:], *_mixed[:8]),
-                    (*_mixed[:8], _mixed[9], _mixed[8], *_mixed[10:]),
+                    (*_mixed[:5], _mixed[12], *_mixed[5:12], *_mixed[13:]),
                     (*_mixed[:9], *_mixed[8:]),
                     (0.0, *_mixed),
                     (*_mixed, 1.0),
@@ -543,6 +579,26 @@ LAWS = (
         _walks(lambda case: [even(0.0, 1.0, 32)] if case.source == "mask" else [], *_TWO),
         _independent,
         draws=16384,
+    ),
+    Law(
+        "arrival",
+        "at t = 1 hardly a token is still the mask, and the fewer the more steps there are",
+        "P(x_1^i = mask) = 0, and O(1 / K) by K steps",
+        _FIRST_ORDER,
+        ("sample",),
+        _walks(lambda case: [even(0.0, 1.0, 512)] if case.source == "mask" else [], (2, 1)),
+        _arrival,
+        draws=8192,
+    ),
+    Law(
+        "value-independence",
+        "the values of tokens are independent draws, given when they are drawn",
+        "P(x_1^i = x, x_1^j = y) = p_1(x) p_1(y) for a model of one PMF",
+        _GAT,
+        ("sample",),
+        lambda: [Values(Case(len(p) + 1, 2, name, "mask"), (*p, 0.0)) for name in SCHEDULES for p in _PAIRS],
+        _values_together,
+        draws=32768,
     ),
     Law(
         "tails",
