@@ -30,14 +30,13 @@ def gradients_in_threads(
     shards = min(_cores(), len(x_1) // _SHARD)
     if shards < 2 or not _blas():
         return train.gradients(config, params, x_1, x_t, t, labels=labels)
-    parts = zip(*(np.array_split(a, shards) for a in (x_1, x_t, t)), strict=True)
-    of_parts = [None] * shards if labels is None else np.array_split(labels, shards)
 
-    def one(part: tuple[Array, ...], labels: Array | None) -> tuple[Array, Params]:
-        return train.gradients(config, params, *part, labels=labels)
+    def one(k: int) -> tuple[Array, Params]:
+        part, known = (a[k::shards] for a in (x_1, x_t, t)), None if labels is None else labels[k::shards]
+        return train.gradients(config, params, *part, labels=known)  # times rise along a batch: every shard has all
 
     with _one_blas_thread():
-        losses, grads = zip(*_threads(shards).map(one, parts, of_parts), strict=True)
+        losses, grads = zip(*_threads(shards).map(one, range(shards)), strict=True)
     return sum(losses), {name: sum(g[name] for g in grads[1:]) + grads[0][name] for name in params}
 
 

@@ -69,7 +69,7 @@ def pick(values: Array, x: Array) -> Array:
 
 
 def put(x: Array, sites: Array, values: Array) -> Array:
-    """x, [n], with the values [E] at the sites int64[E], which must increase strictly; a copy.
+    """x, [n, ...], with the values [E, ...] at the sites int64[E], which must increase strictly; a copy.
 
     >>> put(np.zeros(3), np.array([0, 2]), np.array([5.0, 7.0]))
     array([5., 0., 7.])
@@ -84,7 +84,8 @@ def put(x: Array, sites: Array, values: Array) -> Array:
     except (IndexError, TypeError):  # the standard has no write at integer sites: count the sites up to each place
         rank = xp.searchsorted(sites, xp.arange(x.shape[0], dtype=sites.dtype), side="right")
         hit = rank > xp.concat([xp.zeros(1, dtype=rank.dtype), rank[:-1]])
-        return xp.where(hit, xp.take(values, xp.maximum(rank - 1, xp.zeros_like(rank))), x)
+        moved = xp.take(values, xp.maximum(rank - 1, xp.zeros_like(rank)), axis=0)
+        return xp.where(xp.reshape(hit, (-1, *(1 for _ in x.shape[1:]))), moved, x)
 
 
 def widen(x: Array) -> Array:

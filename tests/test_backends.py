@@ -252,6 +252,9 @@ def test_values_are_put_at_any_number_of_sites(name, sites):
     expected = np.zeros(3)
     expected[np.asarray(sites, dtype=int)] = np.arange(1.0, 1 + len(sites))
     assert np.array_equal(backend.to_numpy(arrays.put(x, places, values)), expected)
+    rows = [backend.xp.stack([a, 2 * a], axis=1) for a in (x, values)]
+    put = backend.to_numpy(arrays.put(rows[0], places, rows[1]))
+    assert np.array_equal(put, np.stack([expected, 2 * expected], axis=1)), "rows of values, too"
     assert np.all(backend.to_numpy(x) == 0), "a copy"
 
 
@@ -309,6 +312,20 @@ def test_numpy_trains_in_threads():
         patch.setattr(kernels, "_cores", lambda: 4)
         twin()
     assert called in ([9, 8, 8, 8], [33]), "four shards, or NumPy is not on OpenBLAS"
+
+
+def test_every_shard_of_a_batch_has_early_and_late_times():
+    """Times rise along a batch, and with them fewer tokens are hidden: neighbours in one shard would unbalance it."""
+    twin, times = backends.load("numpy").fused(train.gradients), []
+    kernels = sys.modules[twin.__module__]
+    config, params, x_1, x_t, _ = training_batch(np.asarray)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(
+            train, "gradients", lambda *a, slow=train.gradients, **k: times.append(np.mean(a[4])) or slow(*a, **k)
+        )
+        patch.setattr(kernels, "_cores", lambda: 4)
+        twin(config, params, x_1, x_t, np.linspace(0, 1, 33))
+    assert np.ptp(times) < 0.1
 
 
 def test_numpy_shares_labels_out_with_their_sequences():

@@ -85,6 +85,19 @@ def test_at_gives_rows_of_the_logits():
     np.testing.assert_array_equal(MODEL.at(params, x_t, t, sites), MODEL(params, x_t, t).reshape(-1, V)[sites])
 
 
+@each_model
+@pytest.mark.parametrize("sites", [[0], [3, 4, 8, 14], list(range(B * N)), []], ids=len)
+def test_the_gradient_at_sites_is_that_of_logits_that_nothing_else_asks_for(model, label, sites):
+    params, x_t, t, dlogits = example(model=model)
+    sites = np.asarray(sites, dtype=np.int64)
+    rows = dlogits.reshape(-1, V)[sites]
+    elsewhere_0 = np.zeros((B * N, V))
+    elsewhere_0[sites] = rows
+    expected = model.backward(params, model.forward(params, x_t, t, label=label)[1], elsewhere_0.reshape(B, N, V))
+    gradients = model.backward(params, model.forward(params, x_t, t, label=label, sites=sites)[1], rows)
+    assert all(np.array_equal(gradient, expected[name]) for name, gradient in gradients.items())
+
+
 def test_a_label_is_a_number_or_one_a_sequence_and_none_is_the_last_row():
     params, x_t, t, _ = example(model=OF_CLASSES)
     model = partial(OF_CLASSES, params)

@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 import pytest
 
-from dfm_ref import backends, checkpoints, random
+from dfm_ref import backends, checkpoints, losses, random
 from dfm_ref.arrays import to_numpy
 from dfm_ref.nn import train as training
 from dfm_ref.nn.train import Config, ConfigError, Trained
@@ -77,6 +77,26 @@ def test_an_update_follows_the_gradient_of_its_loss(model, source, loss, schedul
         ahead, behind = ({n: p + h * way[n] for n, p in state.params.items()} for h in (1e-6, -1e-6))
         slope = (loss_at(ahead) - loss_at(behind)) / 2e-6
         assert slope == pytest.approx(sum(np.sum(gradient[n] * d) for n, d in way.items()), rel=1e-5)
+
+
+@pytest.mark.parametrize("hidden", [0, 1, 7, 12])
+@pytest.mark.parametrize("model", ["mlp", "transformer"])
+def test_on_a_mask_path_the_losses_are_those_of_the_hidden_tokens(model, hidden):
+    """Logits are asked for at hidden tokens alone; here they are there for all, and losses.py leaves the others out."""
+    rng, settings = np.random.default_rng(2), config(model, loss="generalized_kl", schedule="cosine")
+    x_1, t = rng.integers(0, 4, (4, 3)), rng.random(4)
+    x_t = x_1.copy()
+    x_t.flat[rng.permutation(12)[:hidden]] = 4
+    params, path = shaken(settings).params, training.path(settings)
+    logits = training.network(settings)(params, x_t, t)
+    expected = {
+        "generalized_kl": losses.masked_kl(path, logits, x_1, x_t, t),
+        "cross_entropy": np.where(x_t == 4, losses.cross_entropy(logits[..., :4], x_1), 0.0),
+    }
+    for loss, values in expected.items():
+        total, grads = training.gradients(replace(settings, loss=loss), params, x_1, x_t, t)
+        assert total == pytest.approx(np.sum(values), rel=1e-10)
+        assert any(np.any(g) for g in grads.values()) == (hidden > 0)
 
 
 def test_the_gradient_is_clipped_to_its_norm():

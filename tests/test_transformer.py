@@ -123,6 +123,22 @@ def test_at_gives_rows_of_the_logits(sites):
     np.testing.assert_allclose(MODEL.at(params, x_t, t, sites), rows, rtol=1e-12, atol=1e-13)
 
 
+@each_model
+@pytest.mark.parametrize("sites", [[0], [3, 4, 8, 17], [6, 7, 8, 9, 10, 11], list(range(B * N)), []], ids=len)
+def test_the_gradient_at_sites_is_that_of_logits_that_nothing_else_asks_for(model, label, sites):
+    params, x_t, t, dlogits = example(model=model)
+    sites = np.asarray(sites, dtype=np.int64)
+    rows = dlogits.reshape(-1, V)[sites]
+    elsewhere_0 = np.zeros((B * N, V))
+    elsewhere_0[sites] = rows
+    whole, residuals = model.forward(params, x_t, t, label=label)
+    expected = model.backward(params, residuals, elsewhere_0.reshape(B, N, V))
+    logits, residuals = model.forward(params, x_t, t, label=label, sites=sites)
+    np.testing.assert_allclose(logits, whole.reshape(-1, V)[sites], rtol=1e-11, atol=1e-12)
+    for name, gradient in model.backward(params, residuals, rows).items():
+        np.testing.assert_allclose(gradient, expected[name], rtol=1e-9, atol=1e-10, err_msg=name)
+
+
 def test_a_label_is_a_number_or_one_a_sequence_and_none_is_the_last_row():
     params, x_t, t, _ = example(model=OF_CLASSES)
     model = partial(OF_CLASSES, params)
@@ -220,3 +236,5 @@ def test_bad_shapes_are_refused_by_name():
         MODEL(params, x_t, t[:2])
     with pytest.raises(ValueError, match="dim: expected a multiple of 2 heads = 6, got 9"):
         Transformer(vocab_size=2, dim=9, heads=3)
+    with pytest.raises(ValueError, match="depth: expected at least 1, got 0"):
+        Transformer(vocab_size=2, depth=0)

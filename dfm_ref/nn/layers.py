@@ -97,7 +97,7 @@ def linear_backward(params: Params, residuals: Array, dy: Array) -> tuple[Params
     rows = xp.reshape(dy, (-1, weight.shape[0]))
     dparams = {"weight": rows.T @ xp.reshape(x, (-1, weight.shape[1]))}
     if "bias" in params:
-        dparams["bias"] = xp.sum(rows, axis=0)
+        dparams["bias"] = _sum(rows)[0, :]
     return dparams, xp.reshape(rows @ weight, x.shape)
 
 
@@ -156,7 +156,7 @@ def adaptive_norm(params: Params, x: Array, shift: Array, scale: Array) -> tuple
     array([[[-1.,  1.]]])
     """
     xp = namespace(x)
-    z = x - xp.mean(x, axis=-1, keepdims=True)
+    z = x - _mean(x)
     inverse = 1 / xp.sqrt(xp.vecdot(z, z)[..., None] / x.shape[-1] + 1e-5)
     z = z * inverse
     return z * (params["weight"] * (1 + scale)) + shift, (z, inverse, scale)
@@ -171,12 +171,12 @@ def adaptive_norm_backward(
     z, inverse, scale = residuals
     xp = namespace(z)
     weight = params["weight"]
-    dy_z = xp.sum(dy * z, axis=-2, keepdims=True)
+    dy_z = _sum(dy * z)
     dweight = xp.sum(dy_z * (1 + scale), axis=(0, 1))
     dz = dy * (weight * (1 + scale))
     along = xp.vecdot(dz, z)[..., None] / z.shape[-1]
-    dx = (dz - xp.mean(dz, axis=-1, keepdims=True) - z * along) * inverse
-    return {"weight": dweight}, dx, xp.sum(dy, axis=-2, keepdims=True), dy_z * weight
+    dx = (dz - _mean(dz) - z * along) * inverse
+    return {"weight": dweight}, dx, _sum(dy), dy_z * weight
 
 
 def silu(x: Array) -> tuple[Array, tuple[Array, Array]]:
@@ -302,7 +302,7 @@ def attention(q: Array, k: Array, v: Array) -> tuple[Array, tuple[Array, ...]]:
     q, k, v = (xp.permute_dims(x, (0, 2, 1, 3)) for x in (q / math.sqrt(q.shape[-1]), k, v))
     scores = k @ q.mT  # [B, H, keys, queries], because a softmax down the columns is faster
     e = xp.exp(scores - xp.max(scores, axis=-2, keepdims=True))
-    scale = 1 / xp.sum(e, axis=-2)[..., None]
+    scale = 1 / _sum(e).mT
     y = e.mT @ v * scale
     return xp.permute_dims(y, (0, 2, 1, 3)), (q, k, v, e, scale, y)
 
@@ -336,4 +336,19 @@ def gate(x: Array, amount: Array) -> tuple[Array, tuple[Array, Array]]:
 def gate_backward(residuals: tuple[Array, Array], dy: Array) -> tuple[Array, Array]:
     """y = x amount  =>  dx = dy amount,  damount = sum dy x, over the tokens."""
     x, amount = residuals
-    return dy * amount, namespace(x).sum(dy * x, axis=-2, keepdims=True)
+    return dy * amount, _sum(dy * x)
+
+
+# Reductions as products with a vector: BLAS is several times faster than the library's own sums.
+
+
+def _sum(x: Array) -> Array:
+    """The sum of the rows, float[..., N, dim] -> float[..., 1, dim]."""
+    if x.shape[-2] == 1:
+        return x
+    return namespace(x).ones((1, x.shape[-2]), dtype=x.dtype, device=device(x)) @ x
+
+
+def _mean(x: Array) -> Array:
+    """The mean of each row, float[..., dim] -> float[..., 1]."""
+    return x @ namespace(x).full((x.shape[-1], 1), 1 / x.shape[-1], dtype=x.dtype, device=device(x))

@@ -4,8 +4,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from array_api_compat import device
+
 from .. import random
-from ..arrays import namespace, one_hot
+from ..arrays import namespace, one_hot, put
 from ..protocols import Array, Key, Params
 from .layers import (
     embedding,
@@ -86,11 +88,21 @@ class MLP:
 
     def at(self, params: Params, x_t: Array, t: Array, sites: Array, *, label: Array | int | None = None) -> Array:
         """The logits at chosen tokens, those of ``reshape(x_t, -1)[sites]``: sites int[E] -> float[E, V]."""
-        xp = namespace(x_t)
-        return xp.take(xp.reshape(self(params, x_t, t, label=label), (-1, self.vocab_size)), sites, axis=0)
+        return self.forward(params, x_t, t, label=label, sites=sites)[0]
 
-    def forward(self, params: Params, x_t: Array, t: Array, *, label: Array | int | None = None) -> tuple[Array, Any]:
-        """The logits and the residuals for `backward`, in the dtype of the parameters; t is cast to it."""
+    def forward(
+        self,
+        params: Params,
+        x_t: Array,
+        t: Array,
+        *,
+        label: Array | int | None = None,
+        sites: Array | None = None,
+    ) -> tuple[Array, Any]:
+        """The logits and the residuals for `backward`, in the dtype of the parameters; t is cast to it.
+
+        With sites the logits are those of `at`; they increase strictly where `backward` is to follow.
+        """
         if x_t.shape[1:] != (self.length,) or t.shape != x_t.shape[:1]:
             raise ValueError(f"x_t, t: expected shapes (B, {self.length}) and (B,), got {x_t.shape} and {t.shape}")
         xp = namespace(x_t)
@@ -113,14 +125,19 @@ class MLP:
         y, r_silu = silu(h)
         y, r_linear = linear(tree["output"], y)
         logits = xp.reshape(y, (*x_t.shape, self.vocab_size))
-        return logits, (r_tokens, r_time, labels, r_hidden, r_silu, r_linear)
+        if sites is not None:
+            logits = xp.take(xp.reshape(y, (-1, self.vocab_size)), sites, axis=0)
+        return logits, (r_tokens, r_time, labels, r_hidden, r_silu, r_linear, sites)
 
     def backward(self, params: Params, residuals: Any, dlogits: Array) -> Params:
-        """dL/dparams from dL/dlogits, float[B, N, V]: the same names and shapes as the parameters."""
-        tree = nest(params)
-        r_tokens, r_time, labels, r_hidden, r_silu, r_linear = residuals
+        """dL/dparams from dL/dlogits, float[B, N, V] or [E, V]: the same names and shapes as the parameters."""
+        tree, xp = nest(params), namespace(dlogits)
+        r_tokens, r_time, labels, r_hidden, r_silu, r_linear, sites = residuals
         d: dict[str, Any] = {"hidden": {}}
-        dy = namespace(dlogits).reshape(dlogits, (-1, self.length * self.vocab_size))
+        if sites is not None:
+            shape = (labels.shape[0] * self.length, self.vocab_size)
+            dlogits = put(xp.zeros(shape, dtype=dlogits.dtype, device=device(dlogits)), sites, dlogits)
+        dy = xp.reshape(dlogits, (-1, self.length * self.vocab_size))
         d["output"], dy = linear_backward(tree["output"], r_linear, dy)
         dh = silu_backward(r_silu, dy)
         for i in reversed(range(self.depth)):

@@ -163,9 +163,9 @@ def gradients(
     >>> float(gradients(config, init(config).params, x, x, np.array([0.5]))[0] / math.log(3))
     2.0
     """
-    net = network(config)
-    logits, residuals = net.forward(params, x_t, t, label=labels)
-    loss, dlogits = _loss(config, logits, x_1, x_t, t)
+    net, sites = network(config), _sites(config, x_t)
+    logits, residuals = net.forward(params, x_t, t, label=labels, sites=sites)
+    loss, dlogits = _loss(config, logits, x_1, x_t, t, sites)
     return namespace(loss).sum(loss), net.backward(params, residuals, dlogits)
 
 
@@ -228,22 +228,26 @@ def update(
     return State(params, ema(state.average, params, decay), optimiser), loss / count
 
 
-def _loss(config: Config, logits: Array, x_1: Array, x_t: Array, t: Array) -> tuple[Array, Array]:
-    """The loss of each token and its gradient in the logits.
+def _sites(config: Config, x_t: Array) -> Array | None:
+    """The tokens that have a loss, and so need logits: the masked ones, as the posterior knows the revealed; or all."""
+    if path(config).mask is None:
+        return None
+    xp = namespace(x_t)
+    return xp.nonzero(xp.reshape(x_t, (-1,)) == path(config).mask)[0]
 
-    On a mask path the posterior leaves out the mask and knows the revealed tokens: only masked ones have a loss.
-    """
+
+def _loss(config: Config, logits: Array, x_1: Array, x_t: Array, t: Array, sites: Array | None) -> tuple[Array, Array]:
+    """The loss of each token, or of those at the sites, and its gradient in the logits; a posterior has no mask."""
     xp, mixture = namespace(logits), path(config)
-    if mixture.mask is None:
+    if sites is None:
         if config.loss == "generalized_kl":
             return generalized_kl_with_grad(mixture.schedule, logits, x_1, x_t, t)
         return cross_entropy_with_grad(logits, x_1)
-    loss, grad = cross_entropy_with_grad(logits[..., : mixture.mask], x_1)
-    weight = xp.astype(x_t == mixture.mask, logits.dtype)
+    loss, grad = cross_entropy_with_grad(logits[:, : mixture.mask], xp.take(xp.reshape(x_1, (-1,)), sites))
     if config.loss == "generalized_kl":
-        weight = weight * xp.astype(intensity(mixture.schedule, paths.per_token(t, x_t)), logits.dtype)
-    grad = xp.concat([grad * weight[..., None], xp.zeros_like(logits[..., mixture.mask :])], axis=-1)
-    return loss * weight, grad
+        rate = xp.astype(intensity(mixture.schedule, xp.take(t, sites // x_t.shape[1])), logits.dtype)
+        loss, grad = loss * rate, grad * rate[:, None]
+    return loss, xp.concat([grad, xp.zeros_like(logits[:, mixture.mask :])], axis=-1)
 
 
 @dataclass(frozen=True)

@@ -8,8 +8,10 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from array_api_compat import device
+
 from .. import random
-from ..arrays import namespace
+from ..arrays import namespace, one_hot, put
 from ..protocols import Array, Key, Params
 from .layers import (
     adaptive_norm,
@@ -68,6 +70,8 @@ class Transformer:
     def __post_init__(self) -> None:
         if self.dim % (2 * self.heads):
             raise ValueError(f"dim: expected a multiple of 2 heads = {2 * self.heads}, got {self.dim}")
+        if self.depth < 1:
+            raise ValueError(f"depth: expected at least 1, got {self.depth}")
 
     def shapes(self) -> dict[str, tuple[int, ...]]:
         """The name and shape of every parameter.
@@ -126,37 +130,41 @@ class Transformer:
 
     def __call__(self, params: Params, x_t: Array, t: Array, *, label: Array | int | None = None) -> Array:
         """The logits alone: `functools.partial(transformer, params)` is a `Model`, and with `label=` one of a class."""
-        tree = nest(params)
-        x, c, _ = self._trunk(tree, x_t, t, label, keep=False)
-        modulation, _ = linear(tree["output_layer"]["adaLN_modulation"], c)
-        return _head(tree["output_layer"], x, modulation)[0]
+        return self._run(params, x_t, t, label, None, keep=False)[0]
 
     def at(self, params: Params, x_t: Array, t: Array, sites: Array, *, label: Array | int | None = None) -> Array:
         """The logits at chosen tokens, those of ``reshape(x_t, -1)[sites]``: sites int[E] -> float[E, V].
 
-        The head is computed for these tokens alone; a matrix product of fewer rows may differ by ulps.
+        After the last attention tokens no longer see each other: what follows, three quarters of the last block and
+        the head, is computed for these tokens alone. A matrix product of fewer rows may differ by ulps.
         """
-        tree = nest(params)
-        x, c, _ = self._trunk(tree, x_t, t, label, keep=False)
-        xp = namespace(x)
-        x = xp.take(xp.reshape(x, (-1, self.dim)), sites, axis=0)
-        modulation, _ = linear(tree["output_layer"]["adaLN_modulation"], c)
-        return _head(tree["output_layer"], x, xp.take(modulation[:, 0, :], sites // x_t.shape[1], axis=0))[0]
+        return self._run(params, x_t, t, label, sites, keep=False)[0]
 
-    def forward(self, params: Params, x_t: Array, t: Array, *, label: Array | int | None = None) -> tuple[Array, Any]:
-        """The logits and the residuals for `backward`, in the dtype of the parameters; t is cast to it."""
-        tree = nest(params)
-        x, c, trunk = self._trunk(tree, x_t, t, label, keep=True)
-        modulation, adaptive = linear(tree["output_layer"]["adaLN_modulation"], c)
-        logits, head = _head(tree["output_layer"], x, modulation)
-        return logits, (trunk, adaptive, head)
+    def forward(
+        self,
+        params: Params,
+        x_t: Array,
+        t: Array,
+        *,
+        label: Array | int | None = None,
+        sites: Array | None = None,
+    ) -> tuple[Array, Any]:
+        """The logits and the residuals for `backward`, in the dtype of the parameters; t is cast to it.
+
+        With sites the logits are those of `at`; they increase strictly where `backward` is to follow.
+        """
+        return self._run(params, x_t, t, label, sites, keep=True)
 
     def backward(self, params: Params, residuals: Any, dlogits: Array) -> Params:
-        """dL/dparams from dL/dlogits, float[B, N, V]: the same names and shapes as the parameters."""
+        """dL/dparams from dL/dlogits, float[B, N, V] or [E, V]: the same names and shapes as the parameters."""
         tree = nest(params)
-        (tokens, time, blocks), adaptive, head = residuals
+        tokens, time, blocks, adaptive, head, sites = residuals
         dtree: dict[str, Any] = {"blocks": {}}
+        if sites is not None:
+            dlogits = dlogits[:, None, :]
         dtree["output_layer"], dx, dmodulation = _head_backward(tree["output_layer"], head, dlogits)
+        if sites is not None:
+            dmodulation = _of_sequences_backward(dmodulation, sites, tokens.shape)
         dtree["output_layer"]["adaLN_modulation"], dc = linear_backward(
             tree["output_layer"]["adaLN_modulation"], adaptive, dmodulation
         )
@@ -169,21 +177,28 @@ class Transformer:
         dparams = flatten(dtree)
         return {name: dparams[name] for name in params}
 
-    def _trunk(
-        self, tree: dict[str, Any], x_t: Array, t: Array, label: Array | int | None, *, keep: bool
-    ) -> tuple[Array, Array, Any]:
-        """The tokens after the last block, float[B, N, dim], and the condition c, float[B, 1, cond_dim]."""
+    def _run(
+        self, params: Params, x_t: Array, t: Array, label: Array | int | None, sites: Array | None, *, keep: bool
+    ) -> tuple[Array, Any]:
+        """The logits, and the residuals if they are to be kept."""
         if len(x_t.shape) != 2 or t.shape != x_t.shape[:1]:
             raise ValueError(f"x_t, t: expected shapes (B, N) and (B,), got {x_t.shape} and {t.shape}")
+        tree = nest(params)
         x, tokens = embedding(tree["vocab_embed"], x_t)
         c, time = _condition(tree, namespace(t).astype(t, x.dtype), label_rows(label, self.classes, x_t))
         table = rotary_table(split_heads(x, self.heads))
         blocks = []
         for i in range(self.depth):
-            x, block = _block(tree["blocks"][str(i)], x, c, table)
+            x, block = _block(tree["blocks"][str(i)], x, c, table, sites if i == self.depth - 1 else None)
             if keep:
                 blocks.append(block)
-        return x, c, (tokens, time, blocks)
+        modulation, adaptive = linear(tree["output_layer"]["adaLN_modulation"], c)
+        if sites is not None:
+            modulation = _of_sequences(modulation, sites, x_t.shape)
+        logits, head = _head(tree["output_layer"], x, modulation)
+        if sites is not None:
+            logits = logits[:, 0, :]
+        return logits, (tokens, time, blocks, adaptive, head, sites)
 
 
 # Parts: forward and backward pairs, as in layers.py. x float[B, N, dim], c float[B, 1, cond_dim].
@@ -214,13 +229,24 @@ def _condition_backward(tree: dict[str, Any], residuals: Any, dc: Array) -> tupl
     return {"0": d0, "2": d2}, dlabel
 
 
-def _block(params: dict[str, Any], x: Array, c: Array, table: Any) -> tuple[Array, Any]:
-    """x <- x + gate SelfAttention(norm x), then x <- x + gate MLP(norm x); norms and gates modulated by c."""
-    r: dict[str, Any] = {}
+def _block(
+    params: dict[str, Any], x: Array, c: Array, table: Any, sites: Array | None = None
+) -> tuple[Array, dict[str, Any]]:
+    """x <- x + gate W_out Attention(norm x), then x <- x + gate MLP(norm x); norms and gates modulated by c.
+
+    With sites, x is that of these tokens alone from the attention on: float[E, 1, dim], each a sequence of its own.
+    """
+    r: dict[str, Any] = {"sites": sites, "shape": x.shape}
     modulation, r["adaLN_modulation"] = linear(params["adaLN_modulation"], c)
-    shift_1, scale_1, gate_1, shift_2, scale_2, gate_2 = _chunks(modulation, 6)
+    shift_1, scale_1 = _chunks(modulation[..., : 2 * x.shape[-1]], 2)
+    rest = modulation[..., 2 * x.shape[-1] :]
     y, r["norm1"] = adaptive_norm(params["norm1"], x, shift_1, scale_1)
     y, r["attention"] = _self_attention(params, y, table)
+    if sites is not None:
+        rest = _of_sequences(rest, sites, x.shape)
+        x, y = _chosen(x, sites), _chosen(y, sites)
+    gate_1, shift_2, scale_2, gate_2 = _chunks(rest, 4)
+    y, r["attn_out"] = linear(params["attn_out"], y)
     y, r["gate1"] = gate(y, gate_1)
     x = x + y
     y, r["norm2"] = adaptive_norm(params["norm2"], x, shift_2, scale_2)
@@ -237,27 +263,54 @@ def _block_backward(params: dict[str, Any], r: Any, dx: Array) -> tuple[dict[str
     d["norm2"], dy, dshift_2, dscale_2 = adaptive_norm_backward(params["norm2"], r["norm2"], dy)
     dx = dx + dy
     dy, dgate_1 = gate_backward(r["gate1"], dx)
+    d["attn_out"], dy = linear_backward(params["attn_out"], r["attn_out"], dy)
+    drest = xp.concat([dgate_1, dshift_2, dscale_2, dgate_2], axis=-1)
+    if r["sites"] is not None:
+        dx, dy = (_chosen_backward(dz, r["sites"], r["shape"]) for dz in (dx, dy))
+        drest = _of_sequences_backward(drest, r["sites"], r["shape"])
     dattention, dy = _self_attention_backward(params, r["attention"], dy)
     d["norm1"], dy, dshift_1, dscale_1 = adaptive_norm_backward(params["norm1"], r["norm1"], dy)
     dx = dx + dy
-    dmodulation = xp.concat([dshift_1, dscale_1, dgate_1, dshift_2, dscale_2, dgate_2], axis=-1)
+    dmodulation = xp.concat([dshift_1, dscale_1, drest], axis=-1)
     d["adaLN_modulation"], dc = linear_backward(params["adaLN_modulation"], r["adaLN_modulation"], dmodulation)
     return d | dattention, dx, dc
 
 
+def _chosen(x: Array, sites: Array) -> Array:
+    """The tokens at sites of the flat batch, each as a sequence of its own: float[B, N, dim] -> float[E, 1, dim]."""
+    xp = namespace(x)
+    return xp.take(xp.reshape(x, (-1, x.shape[-1])), sites, axis=0)[:, None, :]
+
+
+def _chosen_backward(dy: Array, sites: Array, shape: tuple[int, ...]) -> Array:
+    """dx = dy at the sites, which increase strictly, and 0 elsewhere."""
+    xp = namespace(dy)
+    dx = xp.zeros((shape[0] * shape[1], shape[2]), dtype=dy.dtype, device=device(dy))
+    return xp.reshape(put(dx, sites, dy[:, 0, :]), shape)
+
+
+def _of_sequences(rows: Array, sites: Array, shape: tuple[int, ...]) -> Array:
+    """For each site the row of its sequence, float[B, 1, k] -> float[E, 1, k]; shape (B, N, ...) of the batch."""
+    return _chosen(rows, sites // shape[1])
+
+
+def _of_sequences_backward(dy: Array, sites: Array, shape: tuple[int, ...]) -> Array:
+    """The sum over the sites of each sequence."""
+    of_sequence = one_hot(sites // shape[1], shape[0], dtype=dy.dtype)
+    return (of_sequence.T @ dy[:, 0, :])[:, None, :]
+
+
 def _self_attention(params: dict[str, Any], x: Array, table: Any) -> tuple[Array, Any]:
-    """y = Attention(R W_q x, R W_k x, W_v x) W_out, with R the rotation by position."""
+    """y = Attention(R W_q x, R W_k x, W_v x), with R the rotation by position."""
     heads = x.shape[-1] // table[0].shape[-1]
     q, k, v = (split_heads(linear(params[name], x)[0], heads) for name in ("qw", "kw", "vw"))
     y, r_attention = attention(rotary(q, table), rotary(k, table), v)
-    y, r_out = linear(params["attn_out"], join_heads(y))
-    return y, (x, table, r_attention, r_out)
+    return join_heads(y), (x, table, r_attention)
 
 
 def _self_attention_backward(params: dict[str, Any], residuals: Any, dy: Array) -> tuple[dict[str, Any], Array]:
-    x, table, r_attention, r_out = residuals
+    x, table, r_attention = residuals
     d: dict[str, Any] = {}
-    d["attn_out"], dy = linear_backward(params["attn_out"], r_out, dy)
     dq, dk, dv = attention_backward(r_attention, split_heads(dy, x.shape[-1] // table[0].shape[-1]))
     d["qw"], dx_q = linear_backward(params["qw"], x, join_heads(rotary_backward(table, dq)))
     d["kw"], dx_k = linear_backward(params["kw"], x, join_heads(rotary_backward(table, dk)))
