@@ -175,9 +175,8 @@ def masked_kl_with_grad(path: Mixture, logits: Array, x_1: Array, x_t: Array, t:
     hidden, weight = _hidden(path, logits, x_t, t)
     nats, grad = cross_entropy_with_grad(logits[..., : path.mask], x_1)
     rest = xp.zeros((*x_t.shape, logits.shape[-1] - grad.shape[-1]), dtype=grad.dtype)
-    return _per_time(weight, xp.where(hidden, nats, 0.0)), xp.concat(
-        [weight[..., None] * grad, like(grad, rest)], axis=-1
-    )
+    loss = _per_time(weight, xp.where(hidden, nats, 0.0))
+    return loss, xp.concat([weight[..., None] * grad, like(grad, rest)], axis=-1)
 
 
 def path_kl(u: Array, v: Array, x_t: Array) -> Array:

@@ -81,7 +81,7 @@ class Report(NamedTuple):
 
 def _guard(probe: Probe, on_stuck: Callable[[str], None]) -> None:
     """Waits for a call that outlives its limit by three seconds: the alarm did not reach it."""
-    while True:
+    while not probe.done:
         time.sleep(0.5)
         what, since = probe.asking
         if what and time.monotonic() - since > probe.limit + 3:
@@ -135,6 +135,7 @@ def verify(
             problem = f"no law could be checked: {asked[0].reason if asked else 'none was chosen'}"
     except Unusable as error:
         problem = str(error)
+    probe.done = True
     printed = len(probe.printed.getvalue().splitlines())
     return Report(target, seed, alpha, quick, found, time.monotonic() - begun, printed, problem)
 
@@ -243,7 +244,8 @@ class _Run:
             self.law.check(trial, at)
             self.tried += 1
         except NotCovered as error:
-            self.why = str(error)
+            if not (self.why and str(error).startswith("build(")):  # a missing method says more than a missing case
+                self.why = str(error)
         except Malformed as error:
             # what a law before this one has reported is not reported again
             if self.unbuilt if isinstance(error, Unbuilt) else self.probe.calls[-1].method in self.blocked:

@@ -25,7 +25,8 @@ h1 { font-size: 1.6rem; line-height: 1.2 } h2 { font-size: 1.2rem; margin-top: 2
 h3 { font: 600 1.05rem/1.4 ui-monospace, monospace; margin: 0 0 .4rem }
 table { border-collapse: collapse; width: 100% } td { padding: .3rem .6rem .3rem 0; vertical-align: top;
   border-top: 1px solid var(--line) }
-td:first-child { font: .92rem ui-monospace, monospace } td:nth-child(2) { white-space: nowrap; font-weight: 600 }
+td:first-child { font: .92rem ui-monospace, monospace; white-space: nowrap }
+td:nth-child(2) { white-space: nowrap; font-weight: 600 }
 .holds { color: var(--good) } .broken { color: var(--bad) } .unchecked, small, .label { color: var(--soft) }
 section { border: 1px solid var(--line); border-radius: 8px; padding: 1rem; margin: 1rem 0; background: var(--card) }
 pre { overflow-x: auto; background: var(--paper); border: 1px solid var(--line); border-radius: 6px; padding: .8rem;

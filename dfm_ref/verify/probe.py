@@ -109,6 +109,8 @@ class Probe:
         """The calls since the last `forget`."""
         self.printed = io.StringIO()
         self.hung: dict[str, str] = {}
+        self.done = False
+        """Whether nothing will be asked any more."""
         self.asking: tuple[str, float] = ("", 0.0)
         """What is being asked, and since when; an empty name between calls."""
 

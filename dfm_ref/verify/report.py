@@ -175,7 +175,7 @@ def told(result: Result) -> list[str]:
         f"  expected  {finding.expected}",
         f"  got       {finding.got}",
         *([more] if more else []),
-        *(f"    {line}" for line in finding.script.splitlines()),
+        *finding.script.splitlines(),  # flush left, to be pasted
     ]
 
 

@@ -7,7 +7,7 @@ import numpy as np
 from ..cases import Case
 from ..models import Constant, Posterior
 from ..probe import METHODS
-from .law import Table, ramp, tokens_of
+from .law import Table, each_case, ramp, tokens_of
 
 __all__ = [
     "RANDOM",
@@ -214,7 +214,7 @@ def wrong_shapes() -> list[Wrong]:
     return found
 
 
-_CASES = [Case(3, 2, "linear", "uniform"), Case(4, 2, "quadratic", "mask")]
+_CASES = each_case((3, 2))  # all kinds: an implementation may cover one alone
 
 
 def _place(place: int) -> str:

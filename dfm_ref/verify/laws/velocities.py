@@ -101,15 +101,7 @@ def _kolmogorov(trial: Trial, at: Point, *strength: float) -> None:
     if np.any(off > 0):
         k = int(np.argmax(off))
         where = f"state {oracle.states(case.vocab_size, case.length)[k].tolist()} at t = {at.t:g}"
-        show = (
-            "from dfm_ref.verify import cases, oracle\n"
-            f"case, q, t = it_case, np.array({at.q}), {at.t!r}\n"
-            "table = np.zeros((case.vocab_size**case.length, case.length, case.vocab_size))\n"
-            "p = cases.marginal(case, q, t)\n"
-            "table[p > 0] = u\n"
-            "print(oracle.generator(table.swapaxes(0, 1)) @ p)  # Q_t p_t\n"
-            "print(cases.marginal_dot(case, q, t))  # dp_t/dt"
-        ).replace("it_case", repr(case))
+        show = _generated(at)
         message = f"the rates do not move p_t as the path moves: Q p of {where}"
         picture = _heat(x, u)
         raise Broken(message, expected=float(p_dot[k]), got=float((Q @ p)[k]), show=show, picture=picture)
@@ -127,7 +119,7 @@ def _near_the_end(trial: Trial, at: Point) -> None:
         k = int(np.argmax(off))
         state = oracle.states(case.vocab_size, case.length)[k].tolist()
         message = f"at t = 1 - {1 - at.t:.3g} the rates are wrong: Q p of the state {state}"
-        raise Broken(message, expected=float(p_dot[k]), got=float((Q @ p)[k]), show="print(u)", picture=_heat(x, u))
+        raise Broken(message, expected=float(p_dot[k]), got=float((Q @ p)[k]), show=_generated(at), picture=_heat(x, u))
 
 
 def _ends_examples() -> list[Point]:
@@ -149,6 +141,19 @@ def _strength(trial: Trial, at: Point) -> None:
     clear = np.all(tolerance < 0.01 * rates(case, at.t, strength=1.0))
     if clear and np.all(np.abs(one - none) <= tolerance):
         raise Broken("a strength of 1 adds no loops", expected="other rates than at 0", got=one, show="print(u_2 - u)")
+
+
+def _generated(at: Point) -> str:
+    """Python that shows both sides of the equation."""
+    return (
+        "from dfm_ref.verify import cases, oracle\n"
+        f"q, t = np.array({at.q}), {at.t!r}\n"
+        "p = cases.marginal(case, q, t)\n"
+        "table = np.zeros((len(p), case.length, case.vocab_size))\n"
+        "table[p > 0] = u\n"
+        "print(oracle.generator(table.swapaxes(0, 1)) @ p)  # Q_t p_t\n"
+        "print(cases.marginal_dot(case, q, t))  # dp_t/dt"
+    )
 
 
 def _heat(x_t: Table, u: Table) -> tuple[str, list[str], list[list[float]]]:

@@ -210,7 +210,7 @@ def _off(trial: Trial, walk: Walk, frames: Table, k: int, times: tuple[float, ..
     allowed = _within(trial, walk, within, t)
     message = (
         f"the law of the states at t = {t:g} is {distance:.3f} from p_t in total variation over {counts.sum()} draws, "
-        f"by {len(times) - 1} steps from t = {min(times):g}; "
+        f"in a walk of {len(times) - 1} steps from t = {min(times):g}; "
         + (f"a scheme of first order may be {allowed:.3f} from it" if allowed > 1e-6 else "an exact sampler is at 0")
     )
     place = (case.vocab_size ** np.arange(case.length)[::-1]).tolist()
@@ -218,7 +218,8 @@ def _off(trial: Trial, walk: Walk, frames: Table, k: int, times: tuple[float, ..
         f"print(np.bincount(frames[{k}] @ np.array({place}), minlength={len(law)}) / {counts.sum()})\n"
         f"print(np.array({np.round(law, 6).tolist()}))  # p_t"
     )
-    names = ["".join(map(str, x)) for x in oracle.states(case.vocab_size, case.length)]
+    letters = [*map(str, range(case.data_size)), *("M" if case.source == "mask" else "")]
+    names = ["".join(letters[token] for token in x) for x in oracle.states(case.vocab_size, case.length)]
     picture = ("law", names, law.tolist(), (counts / counts.sum()).tolist())
     return Broken(message, expected=law, got=counts / counts.sum(), show=show, picture=picture)
 

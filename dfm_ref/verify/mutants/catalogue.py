@@ -642,7 +642,7 @@ MUTANTS = (
         "randomness",
         "values = self._categorical(rng, probs_1)",
         "values = self._categorical(np.random.default_rng(0), probs_1)",
-        "A seed of a debugging session is left in.",
+        "A seed from debugging is left in.",
     ),
     Mutant(
         "randomness_one_value_a_row",
@@ -1033,7 +1033,7 @@ MUTANTS = (
         "inputs_negative_probabilities_pass",
         "inputs",
         "if not np.all(probs >= -1e-3):",
-        "if not np.all(probs <= 1):",
+        "if not np.all(probs <= 1 + 1e-3):",
         "Only the upper end of probabilities is checked.",
     ),
     Mutant(

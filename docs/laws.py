@@ -1,0 +1,159 @@
+"""Writes docs/laws.md and docs/mutants.md: python docs/laws.py (after benchmarks/verifier.py mutants --json ...).
+
+A law's failing example is a mutant that breaks it, with the lines of the finding; the passing one is what the same
+lines print with the right implementation.
+"""
+
+import io
+import json
+from contextlib import redirect_stdout
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from dfm_ref.checkpoints import write
+from dfm_ref.verify import kit, mutants, targets
+from dfm_ref.verify.laws import LAWS, Law
+from dfm_ref.verify.mutants import right
+
+HERE = Path(__file__).parent
+RESULTS = HERE.parent / "benchmarks" / "results" / "mutants.json"
+RIGHT = "from dfm_ref.verify.mutants.right import build"
+
+
+class Listed:
+    """The right implementation of a case, one method of which answers with a list."""
+
+    def __init__(self, case: Any, method: str) -> None:
+        self.it, self.method = right.build(case), method
+
+    def __getattr__(self, name: str) -> Any:
+        method = getattr(self.it, name)
+        return (lambda *arguments: method(*arguments).tolist()) if name == self.method else method
+
+
+def example(one: Law, breaks: dict[str, str]) -> tuple[str, Any, str]:
+    """What is wrong with the failing example of a law, its build, and the Python that defines it."""
+    if one.id == "build":
+
+        def build(case: Any) -> Any:
+            return {"linear": right.build}[case.schedule](case)
+
+        setup = f"{RIGHT} as right\ndef build(case):\n    return {{'linear': right}}[case.schedule](case)"
+        return "The build knows one schedule, and does not say so by NotImplementedError.", build, setup
+    if one.id.startswith("answers"):
+        method = one.needs[0]
+        setup = (
+            f"{RIGHT} as right\nbuild = lambda case: Listed(right(case), {method!r})  # whose {method} answers a list"
+        )
+        return f"`{method}` answers with a list.", lambda case: Listed(case, method), setup
+    found = next(mutant for mutant in mutants.MUTANTS if mutant.id == breaks[one.id])
+    target = targets.resolve(f"dfm_ref.verify.mutants:{found.id}")[0]
+    return f"{found.why} Mutant `{found.id}`: `{found.wrong}` in place of `{found.line}`.", target.build, target.setup
+
+
+def section(one: Law, breaks: dict[str, str]) -> str:
+    """One law."""
+    wrong, build, setup = example(one, breaks)
+    [result] = kit.verify(build, setup=setup, laws=(one,), quick=True).results
+    finding = result.finding
+    if finding is None:
+        raise SystemExit(f"{one.id}: {wrong} breaks it no more: run benchmarks/verifier.py mutants again")
+    lines = finding.script.replace(setup, RIGHT)
+    return "\n".join(
+        [
+            f"## {one.id}",
+            "",
+            f"{one.says[0].upper()}{one.says[1:]}.",
+            "",
+            f"- Formula: `{one.formula}`",
+            f"- Source: {one.source}",
+            f"- Needs: {', '.join(f'`{method}`' for method in one.needs) or 'any method'}"
+            + (f"; a law of samples, up to {one.draws} draws of each example" if one.draws else ""),
+            "",
+            f"**Fails.** {wrong} Found: {finding.message}. Expected: `{_cut(finding.expected)}`. "
+            f"Got: `{_cut(finding.got)}`.",
+            "",
+            "```python",
+            *map(_cut_line, finding.script.splitlines()),
+            "```",
+            "",
+            f"**Holds.** With the right implementation these lines print `{_cut(_printed(lines))}`.",
+            "",
+        ]
+    )
+
+
+def _printed(lines: str) -> str:
+    with redirect_stdout(io.StringIO()) as out, np.errstate(all="ignore"):
+        try:
+            exec(compile(lines, "<example>", "exec"), {})
+        except (ValueError, TypeError) as error:  # of bad input, which must raise
+            return f"{type(error).__name__}: {error}"
+    return out.getvalue()
+
+
+def _cut(text: str) -> str:
+    text = " ".join(text.split())
+    return text if len(text) <= 160 else f"{text[:157]}..."
+
+
+def _cut_line(line: str) -> str:
+    return line if len(line) <= 240 else f"{line[:200]} ...  # {len(line)} characters: the command prints them all"
+
+
+def breaks_first() -> dict[str, str]:
+    """For each law a mutant that breaks it: the one that breaks the fewest others."""
+    rows = json.loads(RESULTS.read_text())["mutants"]
+    found: dict[str, str] = {}
+    for row in sorted(rows, key=lambda row: len(row["laws"])):
+        for id in row["laws"]:
+            found.setdefault(id, row["mutant"])
+    return found
+
+
+def laws_page(chosen: tuple[Law, ...] = LAWS) -> str:
+    """docs/laws.md."""
+    breaks = breaks_first()
+    head = [
+        "# The laws of the verifier",
+        "",
+        "Each law with an implementation that breaks it, and what the right one gives. `dfm-ref verify --laws` lists",
+        "them, `--laws ID,ID` chooses. This page is made by `python docs/laws.py`.",
+        "",
+    ]
+    return "\n".join([*head, *(section(one, breaks) for one in chosen)])
+
+
+def mutants_page() -> str:
+    """docs/mutants.md, of the results that the benchmark has left."""
+    found = json.loads(RESULTS.read_text())
+    rows = {row["mutant"]: row for row in found["mutants"]}
+    count = f"All {len(rows)} wrong implementations are rejected"
+    if found["survivors"]:
+        count = f"{len(found['survivors'])} of {len(rows)} wrong implementations are NOT rejected"
+    accepted = "every right one is accepted" if not found["false_alarms"] else "NOT every right one is accepted"
+    text = [
+        "# Mutants: which law catches which mistake",
+        "",
+        f"{count}, and {accepted}; the median time until the first law is broken is {found['median_seconds']} s.",
+        "From `python benchmarks/verifier.py mutants --json benchmarks/results/mutants.json`, quick runs; this page is",
+        "made by `python docs/laws.py`. Each mutant is one line of `dfm_ref/verify/mutants/right.py` replaced.",
+        "",
+        "Right ones, in other styles: " + ", ".join(f"`{name}`" for name in mutants.RIGHT) + ".",
+        "",
+        "| area | mutant | mistake | laws that catch it | s |",
+        "|---|---|---|---|---|",
+    ]
+    for mutant in mutants.MUTANTS:
+        row = rows[mutant.id]
+        caught = ", ".join(row["laws"]) or "none"
+        text.append(f"| {mutant.area} | `{mutant.id}` | {mutant.why} | {caught} | {row['seconds']} |")
+    return "\n".join([*text, ""])
+
+
+if __name__ == "__main__":
+    write(HERE / "mutants.md", mutants_page().encode())
+    write(HERE / "laws.md", laws_page().encode())
+    print(f"{HERE / 'laws.md'}: {len(LAWS)} laws")
