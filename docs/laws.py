@@ -6,6 +6,7 @@ lines print with the right implementation.
 
 import io
 import json
+from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
 from typing import Any
@@ -33,33 +34,34 @@ class Listed:
         return (lambda *arguments: method(*arguments).tolist()) if name == self.method else method
 
 
-def example(one: Law, breaks: dict[str, str]) -> tuple[str, Any, str]:
-    """What is wrong with the failing example of a law, its build, and the Python that defines it."""
+def examples(one: Law, breaks: dict[str, list[str]]) -> Iterator[tuple[str, Any, str]]:
+    """Failing examples of a law: what is wrong, the build, and the Python that defines it."""
     if one.id == "build":
 
         def build(case: Any) -> Any:
             return {"linear": right.build}[case.schedule](case)
 
         setup = f"{RIGHT} as right\ndef build(case):\n    return {{'linear': right}}[case.schedule](case)"
-        return "The build knows one schedule, and does not say so by NotImplementedError.", build, setup
+        yield "The build knows one schedule, and does not say so by NotImplementedError.", build, setup
     if one.id.startswith("answers"):
         method = one.needs[0]
         setup = (
             f"{RIGHT} as right\nbuild = lambda case: Listed(right(case), {method!r})  # whose {method} answers a list"
         )
-        return f"`{method}` answers with a list.", lambda case: Listed(case, method), setup
-    found = next(mutant for mutant in mutants.MUTANTS if mutant.id == breaks[one.id])
-    target = targets.resolve(f"dfm_ref.verify.mutants:{found.id}")[0]
-    return f"{found.why} Mutant `{found.id}`: `{found.wrong}` in place of `{found.line}`.", target.build, target.setup
+        yield f"`{method}` answers with a list.", lambda case: Listed(case, method), setup
+    for id in breaks.get(one.id, []):
+        found = next(mutant for mutant in mutants.MUTANTS if mutant.id == id)
+        target = targets.resolve(f"dfm_ref.verify.mutants:{id}")[0]
+        yield f"{found.why} Mutant `{id}`: `{found.wrong}` in place of `{found.line}`.", target.build, target.setup
 
 
-def section(one: Law, breaks: dict[str, str]) -> str:
-    """One law."""
-    wrong, build, setup = example(one, breaks)
-    [result] = kit.verify(build, setup=setup, laws=(one,), quick=True).results
-    finding = result.finding
-    if finding is None:
-        raise SystemExit(f"{one.id}: {wrong} breaks it no more: run benchmarks/verifier.py mutants again")
+def section(one: Law, breaks: dict[str, list[str]]) -> str:
+    """One law, with the first example that breaks it alone."""
+    tried = ((wrong, setup, _finding(one, build, setup)) for wrong, build, setup in examples(one, breaks))
+    found = next((row for row in tried if row[2]), None)
+    if found is None:
+        raise SystemExit(f"{one.id}: no mutant breaks it: run benchmarks/verifier.py mutants again")
+    wrong, setup, finding = found
     lines = finding.script.replace(setup, RIGHT)
     return "\n".join(
         [
@@ -85,6 +87,11 @@ def section(one: Law, breaks: dict[str, str]) -> str:
     )
 
 
+def _finding(one: Law, build: Any, setup: str) -> Any:
+    [result] = kit.verify(build, setup=setup, laws=(one,), quick=True).results
+    return result.finding
+
+
 def _printed(lines: str) -> str:
     with redirect_stdout(io.StringIO()) as out, np.errstate(all="ignore"):
         try:
@@ -103,13 +110,13 @@ def _cut_line(line: str) -> str:
     return line if len(line) <= 240 else f"{line[:200]} ...  # {len(line)} characters: the command prints them all"
 
 
-def breaks_first() -> dict[str, str]:
-    """For each law a mutant that breaks it: the one that breaks the fewest others."""
+def breaks_first() -> dict[str, list[str]]:
+    """For each law the mutants that break it, those first that break the fewest others."""
     rows = json.loads(RESULTS.read_text())["mutants"]
-    found: dict[str, str] = {}
+    found: dict[str, list[str]] = {}
     for row in sorted(rows, key=lambda row: len(row["laws"])):
         for id in row["laws"]:
-            found.setdefault(id, row["mutant"])
+            found.setdefault(id, []).append(row["mutant"])
     return found
 
 

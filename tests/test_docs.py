@@ -2,6 +2,7 @@
 
 import ast
 import importlib
+import json
 import runpy
 from functools import cache
 from pathlib import Path
@@ -71,3 +72,27 @@ def test_the_tests_of_this_page_see_a_name_that_is_wrong():
     assert "test_no_such_test" not in functions_in("test_docs")
     with pytest.raises(ValueError, match=r"arrays\.pick: expected a sentence"):
         PAGE["source"]("arrays.pick")
+
+
+VERIFIER = runpy.run_path(str(DOCS / "laws.py"), run_name="docs")
+
+
+def test_every_law_of_the_verifier_has_its_section_with_an_example_that_fails_and_one_that_holds():
+    page = (DOCS / "laws.md").read_text(encoding="utf-8")
+    sections = page.split("\n## ")[1:]
+    assert [section.split("\n")[0] for section in sections] == [law.id for law in VERIFIER["LAWS"]]
+    assert all("**Fails.**" in section and "**Holds.**" in section for section in sections)
+
+
+@pytest.mark.parametrize("id", ["schedule-value", "conservation", "cross-entropy", "bad-tokens", "answers-kappa"])
+def test_a_section_is_what_its_generator_makes(id):
+    [law] = [law for law in VERIFIER["LAWS"] if law.id == id]
+    assert VERIFIER["section"](law, VERIFIER["breaks_first"]()) in (DOCS / "laws.md").read_text(encoding="utf-8")
+
+
+def test_the_table_of_mutants_is_that_of_the_last_benchmark_and_none_survives():
+    assert (DOCS / "mutants.md").read_text(encoding="utf-8") == VERIFIER["mutants_page"](), "run: python docs/laws.py"
+    found = json.loads(VERIFIER["RESULTS"].read_text())
+    assert not found["survivors"] and not found["false_alarms"]
+    assert [row["mutant"] for row in found["mutants"]] == [mutant.id for mutant in VERIFIER["mutants"].MUTANTS]
+    assert {id for row in found["mutants"] for id in row["laws"]} <= {law.id for law in VERIFIER["LAWS"]}

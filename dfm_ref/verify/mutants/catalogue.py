@@ -260,6 +260,13 @@ MUTANTS = (
         "Noise is added and its way forward is not.",
     ),
     Mutant(
+        "corrector_strength_unused",
+        "velocities",
+        "alpha, beta = 1 + float(strength), float(strength)",
+        "alpha, beta = 1.0, 0.0",
+        "The strength is taken and not used.",
+    ),
+    Mutant(
         "corrector_without_way_back",
         "velocities",
         "alpha, beta = 1 + float(strength), float(strength)",
