@@ -7,6 +7,7 @@ import argparse
 import io
 import os
 import sys
+import tempfile
 import tomllib
 from collections.abc import Callable
 from dataclasses import MISSING, fields
@@ -176,6 +177,7 @@ def verify(options: argparse.Namespace) -> int:
             raise ValueError(f"--{name}: expected the name of a file in a folder that is there, got {file}")
     found = targets.resolve(options.target, backend=options.backend)
     reports = []
+    _keep_hypothesis_out_of_the_way()
     for target in found:
         of_many = 6.0 if len(found) > 1 and (options.quick or target is not found[0]) else None
         some = tuple(law for law in chosen if target is found[0] or "sample" in law.needs)
@@ -204,6 +206,13 @@ def verify(options: argparse.Namespace) -> int:
     if options.html:
         checkpoints.write(Path(options.html), page.text(reports, measured=measured).encode())
     return report.status(reports)
+
+
+def _keep_hypothesis_out_of_the_way() -> None:
+    """It would leave a folder .hypothesis in the working directory, of examples that nobody asks for again."""
+    from hypothesis.configuration import set_hypothesis_home_dir
+
+    set_hypothesis_home_dir(Path(tempfile.gettempdir(), "dfm_ref-hypothesis"))
 
 
 def _stuck(message: str) -> None:
