@@ -133,7 +133,9 @@ class Probe:
 
     def sampler(self, case: Case) -> str:
         """What kind of sampler the object says it has: grid, multistage or exact."""
-        return str(getattr(self.object(case), "sampler", "grid"))
+        built = self.object(case)
+        kind = self._guarded("sampler", lambda: getattr(built, "sampler", "grid"))
+        return kind if kind in ("multistage", "exact") else "grid"
 
     def forget(self) -> None:
         """Starts a new list of calls."""
