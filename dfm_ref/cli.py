@@ -190,7 +190,7 @@ def verify(options: argparse.Namespace) -> int:
                 quick=options.quick,
                 seed=options.seed,
                 alpha=options.alpha / len(found),
-                limit=options.limit,
+                limit=options.limit or target.limit,
                 seconds=of_many,
                 on_stuck=_stuck,
                 watch=partial(progress, label="verify", total=len(some), describe=_told),
@@ -199,7 +199,8 @@ def verify(options: argparse.Namespace) -> int:
         report.table(reports[-1], verbose=options.verbose)
     measured = []
     if not options.laws and not reports[0].problem:
-        measured = measurements.measure(probe.Probe(found[0].build, limit=options.limit), seed=options.seed)
+        asked = probe.Probe(found[0].build, limit=options.limit or found[0].limit)
+        measured = measurements.measure(asked, seed=options.seed)
         sys.stdout.writelines(f"measured  {line}\n" for line in map(report.measured, measured))
     if options.json:
         checkpoints.write(Path(options.json), report.to_json(reports, measured=measured).encode())
@@ -361,7 +362,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--laws", nargs="?", const="", metavar="ID,ID", help="these laws only; alone: the list of laws")
     sub.add_argument("--quick", action="store_true", help="in ten seconds, with less power")
     sub.add_argument("--alpha", type=float, default=1e-6, help="the rate of false alarms of the run (default: 1e-6)")
-    sub.add_argument("--limit", type=float, default=20.0, metavar="S", help="of seconds a call (default: 20)")
+    sub.add_argument("--limit", type=float, metavar="S", help="the seconds that a call may take (default: 20)")
     sub.add_argument("--json", metavar="FILE", help="write the report for machines")
     sub.add_argument("--html", metavar="FILE", help="write the report as one page")
     sub.add_argument("-v", "--verbose", action="store_true", help="say what every law was tried on, and its power")

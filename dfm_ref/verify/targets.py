@@ -26,6 +26,8 @@ class Target(NamedTuple):
     name: str
     build: Callable[[Case], Any]
     setup: str
+    limit: float = 20.0
+    """Seconds that a call may take, where the user says nothing."""
 
 
 def resolve(target: str, *, backend: str = "numpy", limit: float = 60.0) -> list[Target]:
@@ -60,7 +62,8 @@ def _ours(name: str) -> Target:
     loaded: Backend = backends.load(name)
     imports = "from dfm_ref import backends\nfrom dfm_ref.verify.adapters import ours"
     setup = f"{imports}\nbuild = ours.on(backends.load({name!r}))"
-    return Target(f"dfm_ref:{name}", ours.on(loaded), setup)
+    # JAX compiles every operation anew for every number of events
+    return Target(f"dfm_ref:{name}", ours.on(loaded), setup, limit=120.0 if name == "jax" else 20.0)
 
 
 def _flow_matching(option: str) -> list[Target]:
