@@ -212,7 +212,7 @@ class _Run:
         self.probe, self.law, self.setup, self.quick = probe, law, setup, quick
         self.seed, self.alpha, self.seconds = seed, alpha, seconds
         self.shrinking = 0.6 if quick else 3.0
-        self.patience = 5.0 if quick else 15.0
+        self.patience = 5.0
         """Seconds beyond which a law leaves examples out: an implementation that compiles for every shape is slow."""
         failed = {result.law.id for result in before if result.status == "broken"}
         self.blocked = {method for method in METHODS if f"answers-{method}" in failed}
