@@ -19,7 +19,6 @@ __all__ = [
     "Case",
     "Schedule",
     "data_states",
-    "is_data",
     "marginal",
     "marginal_dot",
     "posterior",
@@ -86,15 +85,6 @@ def data_states(case: Case) -> Table:
     [[0, 0], [0, 1], [1, 0], [1, 1]]
     """
     return np.array(list(product(range(case.data_size), repeat=case.length)))
-
-
-def is_data(case: Case) -> Table:
-    """Which of all V**N states, in the order of `oracle.states`, data may be: bool[S].
-
-    >>> is_data(Case(3, 1, "linear", "mask")).tolist()
-    [True, True, False]
-    """
-    return np.asarray(np.all(oracle.states(case.vocab_size, case.length) < case.data_size, axis=-1))
 
 
 def marginal(case: Case, q: Table, t: float) -> Table:

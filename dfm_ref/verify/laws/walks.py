@@ -92,8 +92,7 @@ def distances(walk: Walk) -> tuple[float, ...]:
     [0.0, 0.214, 0.447]
     """
     worst = [0.0]
-    start = (cases.marginal(walk.case, np.asarray(walk.q), walk.times[0]),) * len(_SCHEMES)
-    for k, laws in enumerate(_propagated(walk, start), start=1):
+    for k, laws in enumerate(_propagated(walk), start=1):
         worst.append(LEEWAY * max(_off_path(walk, law, walk.times[k]) for law in laws) + 1e-3)
     return tuple(worst)
 
@@ -105,8 +104,7 @@ def propagated(walk: Walk) -> tuple[float, ...]:
     >>> [round(d, 3) for d in propagated(walk)][:2]
     [0.0, 0.0]
     """
-    start = (cases.marginal(walk.case, np.asarray(walk.q), walk.times[0]),) * len(_SCHEMES)
-    *_, last = _propagated(walk, start)
+    *_, last = _propagated(walk)
     return tuple(_off_path(walk, law, walk.times[-1]) for law in last)
 
 
@@ -114,9 +112,10 @@ def _off_path(walk: Walk, law: Table, t: float) -> float:
     return float(oracle.total_variation(law, cases.marginal(walk.case, np.asarray(walk.q), t)))
 
 
-def _propagated(walk: Walk, laws: tuple[Table, ...]) -> Iterator[tuple[Table, ...]]:
+def _propagated(walk: Walk) -> Iterator[tuple[Table, ...]]:
     """The exact laws of every scheme at every time but the first."""
     case, x = walk.case, oracle.states(walk.case.vocab_size, walk.case.length)
+    laws = (cases.marginal(case, np.asarray(walk.q), walk.times[0]),) * len(_SCHEMES)
     for t, s in pairwise(walk.times):
         probs_1 = walk.model(x, np.full(len(x), t))
         kernels = [oracle.joint_kernel(np.swapaxes(f(case, probs_1, x, t, s), 0, 1)) for f in _SCHEMES]
@@ -415,8 +414,7 @@ def _arrival(trial: Trial, walk: Walk) -> None:
     x_0, times = np.full((trial.draws, case.length), mask), np.array(walk.times)
     frames = trial.call(case, "sample", Recorder(walk.model, case), x_0, times, trial.seed_of(0))
     left = int(np.sum(np.any(frames[-1] == mask, axis=1)))
-    start = (cases.marginal(case, np.asarray(walk.q), 0.0),) * len(_SCHEMES)
-    *_, laws = _propagated(walk, start)
+    *_, laws = _propagated(walk)
     masked = np.any(oracle.states(case.vocab_size, case.length) == mask, axis=1)
     allowed = LEEWAY * max(float(law[masked].sum()) for law in laws) + 1e-4
     if trial.rejects(share_test(left, trial.draws, 0.0, allowed), 1):
