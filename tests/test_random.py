@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from scipy.special import ndtr
 from strategies import BACKENDS, backend, follows, logits
 
 from dfm_ref import random
@@ -260,3 +261,34 @@ def test_draws_follow_the_law_and_neighbours_are_independent():
     tokens = random.categorical(random.key(7), np.broadcast_to(p, (40_000, 4)))
     assert follows(tokens, p)
     assert follows(tokens[::2] * 4 + tokens[1::2], np.outer(p, p).ravel())
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("shape", [(), (0,), (1,), (5,), (3, 5), (40, 25)])
+def test_normal_numbers_are_the_formula_at_their_sites(name, shape):
+    b = backend(name)
+    z = b.to_numpy(random.normal(KEY, shape, xp=b.xp))
+    sites = random.sites(shape)
+    u = random.uniform_at(KEY, sites - sites % 2), random.uniform_at(KEY, sites - sites % 2 + 1)
+    exact = np.sqrt(-2 * np.log1p(-u[0])) * np.sin(2 * np.pi * u[1] + np.pi / 2 * (sites % 2 == 0))
+    assert z.shape == shape and z.dtype == np.float64
+    assert np.allclose(z, exact, rtol=0, atol=1e-14)
+    one = b.to_numpy(random.normal_at(KEY, random.sites(shape, xp=b.xp)))
+    assert np.allclose(one, z, rtol=0, atol=0 if name == "numpy" else 1e-15)
+
+
+def test_normal_numbers_follow_the_normal_law_and_neighbours_are_independent():
+    """Sees a radius or an angle used twice, sqrt(-log u), and cos in place of sin: a pair's cells would be uneven."""
+    z = random.normal(random.key(5), (200_000,))
+    cell = np.floor(12 * ndtr(z)).astype(np.int64)
+    assert follows(cell, np.full(12, 1 / 12))
+    assert follows(cell[::2] * 12 + cell[1::2], np.full(144, 1 / 144))
+    assert follows(cell[1:-1:2] * 12 + cell[2::2], np.full(144, 1 / 144))
+    tail = np.digitize(np.abs(z), [2.0, 3.0, 3.5])
+    law = -np.diff([1.0, *(2 * ndtr(-np.asarray([2.0, 3.0, 3.5]))), 0.0])
+    assert follows(tail, law)
+
+
+def test_a_normal_number_is_finite_at_the_greatest_uniform():
+    radius, _ = random._polar(np.asarray([LAST, 0.0]), np.zeros(2))
+    assert 8 < radius[0] < 8.6 and radius[1] == 0

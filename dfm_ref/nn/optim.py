@@ -2,12 +2,77 @@
 
 import math
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 from ..arrays import namespace
 from ..protocols import Array, Params
 
-__all__ = ["AdamW", "AdamWState", "adamw_init", "adamw_update", "clip", "ema", "warmup_cosine"]
+__all__ = [
+    "AdamW",
+    "AdamWState",
+    "Recipe",
+    "State",
+    "adamw_init",
+    "adamw_update",
+    "clip",
+    "descend",
+    "ema",
+    "start",
+    "warmup_cosine",
+]
+
+
+class Recipe(Protocol):
+    """What a descent depends on: a rate that warms up and then falls as a cosine to 0 at `steps`, and the rest."""
+
+    @property
+    def learning_rate(self) -> float: ...
+    @property
+    def warmup(self) -> int: ...
+    @property
+    def steps(self) -> int: ...
+    @property
+    def weight_decay(self) -> float: ...
+    @property
+    def clip(self) -> float: ...
+    @property
+    def ema(self) -> float: ...
+
+
+class State(NamedTuple):
+    """Where a run stands: the parameters, their moving average (which samples), and the optimiser's state."""
+
+    params: Params
+    average: Params
+    optimiser: "AdamWState"
+
+
+def start(params: Params) -> State:
+    """The state before the first step.
+
+    >>> import numpy as np
+    >>> start({"w": np.ones(1)}).optimiser.step
+    0
+    """
+    return State(params, params, adamw_init(params))
+
+
+def descend(recipe: Recipe, state: State, grads: Params) -> State:
+    """One step along a gradient: clipped, at the rate of the step, with AdamW; and the moving average follows.
+
+    >>> from types import SimpleNamespace
+    >>> import numpy as np
+    >>> recipe = SimpleNamespace(learning_rate=0.5, warmup=0, steps=2, weight_decay=0.0, clip=1.0, ema=0.9)
+    >>> descend(recipe, start({"w": np.ones(1)}), {"w": np.ones(1)}).params
+    {'w': array([0.5])}
+    """
+    grads, _ = clip(grads, recipe.clip)
+    rate = warmup_cosine(state.optimiser.step, recipe.learning_rate, recipe.warmup, recipe.steps)
+    params, optimiser = adamw_update(
+        AdamW(rate, weight_decay=recipe.weight_decay), state.params, grads, state.optimiser
+    )
+    decay = min(recipe.ema, state.optimiser.step / (state.optimiser.step + 10))  # forgets the random start
+    return State(params, ema(state.average, params, decay), optimiser)
 
 
 @dataclass(frozen=True)

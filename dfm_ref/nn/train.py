@@ -7,7 +7,7 @@ import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, fields
 from functools import cache
-from typing import Any, NamedTuple, TypeAlias
+from typing import Any, TypeAlias
 
 import numpy as np
 
@@ -22,7 +22,7 @@ from ..schedules import Cosine, Linear, Monotone, Polynomial
 from ..sources import Masked, Source, Uniform
 from ..times import low_discrepancy
 from .mlp import MLP
-from .optim import AdamW, AdamWState, adamw_init, adamw_update, clip, ema, warmup_cosine
+from .optim import AdamWState, State, descend, start
 from .transformer import Transformer
 
 __all__ = [
@@ -116,14 +116,6 @@ class Config:
             raise ConfigError(f"dim: expected a multiple of 2 x heads = {2 * self.heads}, got {self.dim}")
 
 
-class State(NamedTuple):
-    """Where a run stands: the parameters, their moving average (which samples), and the optimiser's state."""
-
-    params: Params
-    average: Params
-    optimiser: AdamWState
-
-
 def network(config: Config) -> Transformer | MLP:
     """The network of a configuration."""
     if config.model == "mlp":
@@ -147,8 +139,7 @@ def path(config: Config) -> Mixture:
 
 def init(config: Config, *, asarray: Callable[[Any], Array] = np.asarray) -> State:
     """The state before the first step, its arrays made by `asarray`."""
-    params = {n: asarray(p) for n, p in network(config).init(random.key(config.seed)).items()}
-    return State(params, params, adamw_init(params))
+    return start({n: asarray(p) for n, p in network(config).init(random.key(config.seed)).items()})
 
 
 def gradients(
@@ -220,12 +211,7 @@ def update(
         labels = xp.where(dropped, like(labels, config.classes, labels.dtype), labels)
     loss, grads = gradients(config, state.params, x_1, x_t, t, labels=labels)
     count = math.prod(x_1.shape)
-    grads, _ = clip({name: g / count for name, g in grads.items()}, config.clip)
-    rate = warmup_cosine(state.optimiser.step, config.learning_rate, config.warmup, config.steps)
-    adam = AdamW(rate, weight_decay=config.weight_decay)
-    params, optimiser = adamw_update(adam, state.params, grads, state.optimiser)
-    decay = min(config.ema, state.optimiser.step / (state.optimiser.step + 10))  # forgets the random start
-    return State(params, ema(state.average, params, decay), optimiser), loss / count
+    return descend(config, state, {name: g / count for name, g in grads.items()}), loss / count
 
 
 def _sites(config: Config, x_t: Array) -> Array | None:
