@@ -272,9 +272,9 @@ def test_normal_numbers_are_the_formula_at_their_sites(name, shape):
     u = random.uniform_at(KEY, sites - sites % 2), random.uniform_at(KEY, sites - sites % 2 + 1)
     exact = np.sqrt(-2 * np.log1p(-u[0])) * np.sin(2 * np.pi * u[1] + np.pi / 2 * (sites % 2 == 0))
     assert z.shape == shape and z.dtype == np.float64
-    assert np.allclose(z, exact, rtol=0, atol=1e-14)
+    assert np.allclose(z, exact, rtol=0, atol=1e-13)  # log1p of XLA is off by 3e-14
     one = b.to_numpy(random.normal_at(KEY, random.sites(shape, xp=b.xp)))
-    assert np.allclose(one, z, rtol=0, atol=0 if name == "numpy" else 1e-14)
+    assert np.allclose(one, z, rtol=0, atol=0 if name == "numpy" else 1e-13)
 
 
 def test_normal_numbers_follow_the_normal_law_and_neighbours_are_independent():
