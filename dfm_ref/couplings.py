@@ -10,11 +10,11 @@ from .checks import natural, same_shape, tokens
 from .protocols import Array, Key
 from .sources import Source
 
-__all__ = ["Pair", "drawn", "given", "independent", "optimal_transport", "prompted", "sinkhorn"]
+__all__ = ["Pair", "assigned", "drawn", "entropic", "given", "independent", "optimal_transport", "prompted", "sinkhorn"]
 
 
 class Pair(NamedTuple):
-    """A batch of pairs, int[..., N] each."""
+    """A batch of pairs, int[..., N] each, or float[..., D] of points."""
 
     x_0: Array
     x_1: Array
@@ -101,10 +101,7 @@ def optimal_transport(x_0: Array, x_1: Array, *, distance: Array | None = None) 
     >>> optimal_transport(np.array([[0, 0], [1, 1]]), np.array([[1, 1], [0, 1]])).x_0.tolist()
     [[1, 1], [0, 0]]
     """
-    from scipy.optimize import linear_sum_assignment  # slow to import, and needed by few
-
-    _, order = linear_sum_assignment(_costs(x_0, x_1, distance).T)
-    return Pair(namespace(x_0).take(x_0, like(x_0, order), axis=0), x_1)
+    return assigned(x_0, x_1, _costs(x_0, x_1, distance))
 
 
 def sinkhorn(
@@ -118,13 +115,31 @@ def sinkhorn(
     regularization; ImportError without POT.
     Source: Cuturi 2013, "Sinkhorn distances"; Tong et al. 2024. The plan is POT's.
     """
+    return entropic(key, x_0, x_1, _costs(x_0, x_1, distance), regularization=regularization, first=first)
+
+
+def assigned(x_0: Array, x_1: Array, costs: np.ndarray[Any, Any]) -> Pair:
+    """The pairs of least total cost, each row used once; costs: float64[B, B], [row of x_0, row of x_1], on the host.
+
+    >>> assigned(np.array([5, 6]), np.array([7, 8]), np.array([[1.0, 0.0], [0.0, 1.0]])).x_0
+    array([6, 5])
+    """
+    from scipy.optimize import linear_sum_assignment  # slow to import, and needed by few
+
+    _, order = linear_sum_assignment(costs.T)
+    return Pair(namespace(x_0).take(x_0, like(x_0, order), axis=0), x_1)
+
+
+def entropic(
+    key: Key, x_0: Array, x_1: Array, costs: np.ndarray[Any, Any], *, regularization: float, first: int = 0
+) -> Pair:
+    """Each row of x_1 beside a row of x_0 drawn from the entropic plan of the costs, float64[B, B]: see `sinkhorn`."""
     try:
         import ot
     except ImportError as error:
         raise ImportError(f"sinkhorn: {error}. Install it with: pip install 'dfm_ref[ot]'") from None
     if not 0 < regularization < np.inf:
         raise ValueError(f"regularization: expected a finite number > 0, got {regularization}")
-    costs = _costs(x_0, x_1, distance)
     share = np.full(len(costs), 1 / len(costs))
     plan = ot.sinkhorn(share, share, costs, regularization, method="sinkhorn_log", numItermax=10_000, warn=False)
     if not all(np.max(np.abs(plan.sum(axis=axis) * len(plan) - 1)) <= 1e-3 for axis in (0, 1)):

@@ -1,6 +1,5 @@
 """The main job on real data: train on digits and on English, sample, infill, evaluate, draw, and report."""
 
-import base64
 import html
 import json
 import math
@@ -12,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, checkpoints, data, likelihoods, paths, random, runs, samplers, sources, times
+from . import __version__, checkpoints, data, likelihoods, pages, paths, random, runs, samplers, sources, times
 from .guidance import Guided, Labelled
 from .nn import train as training
 from .nn.train import Config, Trained
@@ -244,14 +243,10 @@ def _page(report: dict[str, Any], images: dict[str, bytes]) -> str:
     """The report as one page of HTML that needs no other file."""
 
     def picture(name: str, caption: str) -> str:
-        source = base64.b64encode(images[name]).decode()
-        text = html.escape(caption)
-        return (
-            f'<figure><img src="data:image/png;base64,{source}" alt="{text}"><figcaption>{text}</figcaption></figure>'
-        )
+        return pages.picture(images[name], caption)
 
     def lines(texts: list[str]) -> str:
-        return "<pre>" + "\n".join(html.escape(repr(text)[1:-1]) for text in texts) + "</pre>"
+        return pages.lines([repr(text)[1:-1] for text in texts])
 
     samples = report["samples"]
     trained = "; ".join(
@@ -259,16 +254,7 @@ def _page(report: dict[str, Any], images: dict[str, bytes]) -> str:
         f"standard error {t['standard_error']:.3f}"
         for name, t in report["training"].items()
     )
-    return f"""<!doctype html>
-<html lang="en"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width, initial-scale=1">
-<title>dfm_ref demo</title><style>
-:root {{ color-scheme: light dark }}
-body {{ font: 16px/1.5 system-ui, sans-serif; max-width: 60rem; margin: 2rem auto; padding: 0 1rem }}
-figure {{ margin: 1.5rem 0 }} img {{ max-width: 100%; background: white; border-radius: 4px }}
-figcaption {{ opacity: .75 }} pre {{ overflow-x: auto; padding: .7rem; border: 1px solid #8886; border-radius: 4px }}
-</style></head><body>
-<h1>Discrete flow matching, from data to samples</h1>
-<p>dfm_ref {report["dfm_ref"]} on {html.escape(report["backend"])}, seed {report["seed"]},
+    body = f"""<p>dfm_ref {report["dfm_ref"]} on {html.escape(report["backend"])}, seed {report["seed"]},
 {report["seconds"]} s in all.
 Training: {html.escape(trained)}.</p>
 <h2>Digits</h2>
@@ -283,5 +269,5 @@ Training: {html.escape(trained)}.</p>
 <h2>Paths and steps</h2>
 {picture("probability_path", "The law of one token over time, given the pair x_0 = 0, x_1 = 2.")}
 {picture("convergence", "Total variation to the data's law after K equal steps, by exact propagation on all states.")}
-</body></html>
 """
+    return pages.document("Discrete flow matching, from data to samples", body)

@@ -1,4 +1,4 @@
-"""Pictures: a generation over time, a probability path, convergence. Each function returns a matplotlib figure."""
+"""Pictures: generations over time, paths, convergence, laws of the plane. Each function returns a matplotlib figure."""
 
 import io
 from collections.abc import Mapping, Sequence
@@ -9,7 +9,21 @@ import numpy as np
 from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 
-__all__ = ["bounds", "convergence", "generation", "images", "losses", "probability_path", "raster", "rates", "to_png"]
+__all__ = [
+    "bounds",
+    "contours",
+    "convergence",
+    "densities",
+    "divergences",
+    "generation",
+    "images",
+    "losses",
+    "particles",
+    "probability_path",
+    "raster",
+    "rates",
+    "to_png",
+]
 
 
 def generation(frames: np.ndarray, times: Sequence[float], *, levels: int) -> Figure:
@@ -144,6 +158,87 @@ def losses(bits: Mapping[str, Mapping[str, float]]) -> Figure:
         axis.set(title=name, xlabel="bits per token, held out")
         axis.set_xlim(0, 1.18 * max(values.values()))
         axis.invert_yaxis()
+    return figure
+
+
+def densities(rows: Mapping[str, Mapping[str, np.ndarray]], *, window: float) -> Figure:
+    """Densities of the plane, each float[n, n] on [-window, window]^2, x_1 along the second axis: a named row a law.
+
+    Each is drawn on its own scale, from nothing to its greatest value, rare high values aside.
+
+    >>> densities({"ring": {"exact": np.eye(3)}}, window=4.0).axes[0].get_title()
+    'exact'
+    """
+    first = next(iter(rows.values()))
+    figure = Figure(figsize=(1.55 * len(first) + 0.4, 1.6 * len(rows) + 0.2), layout="constrained")
+    axes = figure.subplots(len(rows), len(first), squeeze=False)
+    for row, (name, panels) in enumerate(rows.items()):
+        for axis, (title, density) in zip(axes[row], panels.items(), strict=True):
+            top = max(np.quantile(density, 0.998), 1e-12)
+            axis.imshow(density, origin="lower", extent=(-window, window) * 2, vmin=0, vmax=top, cmap="magma")
+            axis.set(xticks=[], yticks=[])
+            if row == 0:
+                axis.set_title(title, fontsize=9)
+        axes[row, 0].set_ylabel(name, fontsize=9)
+    return figure
+
+
+def divergences(steps: Sequence[int], values: Mapping[str, Sequence[float]]) -> Figure:
+    """KL divergences, nats, against the number of maps of a flow, on double logarithmic axes: a named line a law.
+
+    >>> divergences([2, 8], {"ring": [0.5, 0.1]}).axes[0].get_yscale()
+    'log'
+    """
+    figure = Figure(figsize=(4.2, 3.2), layout="constrained")
+    axis = figure.subplots()
+    for marker, (name, value) in zip("os^vDP", values.items(), strict=False):
+        axis.plot(steps, value, f"{marker}-", label=name)
+    axis.set(xlabel="planar maps", ylabel="KL(q || p), nats", xscale="log", yscale="log")
+    axis.set_xticks(list(steps), [str(k) for k in steps])
+    axis.minorticks_off()
+    axis.grid(alpha=0.3)
+    axis.legend(frameon=False)
+    return figure
+
+
+def particles(rows: Mapping[str, np.ndarray], fields: Mapping[str, np.ndarray], times: Sequence[float]) -> Figure:
+    """Particles in a field over time: float[len(times), B, 2] each with its way until then, a named row a flow.
+
+    The field is drawn as arrows, from float[len(times), n, n, 2] on a grid of [-4, 4]^2 with x_1 along the third axis.
+
+    >>> particles({"a": np.zeros((2, 5, 2))}, {"a": np.ones((2, 3, 3, 2))}, [0.0, 1.0]).axes[1].get_title()
+    't = 1'
+    """
+    figure = Figure(figsize=(2.0 * len(times) + 0.3, 2.05 * len(rows) + 0.2), layout="constrained")
+    axes = figure.subplots(len(rows), len(times), squeeze=False)
+    for row, (name, x) in enumerate(rows.items()):
+        side = np.linspace(-4, 4, fields[name].shape[1])
+        for k, (axis, t) in enumerate(zip(axes[row], times, strict=True)):
+            axis.scatter(*x[k].T, s=0.8, color="C0", alpha=0.6, linewidths=0)
+            axis.plot(*np.moveaxis(x[: k + 1, :40], -1, 0), color="C1", alpha=0.8, linewidth=0.7)
+            axis.quiver(side, side, *np.moveaxis(fields[name][k], -1, 0), color="0.45", width=0.004)
+            axis.set(xlim=(-4.4, 4.4), ylim=(-4.4, 4.4), xticks=[], yticks=[], aspect="equal")
+            if row == 0:
+                axis.set_title(f"t = {t:g}", fontsize=9)
+        axes[row, 0].set_ylabel(name, fontsize=9)
+    return figure
+
+
+def contours(panels: Mapping[str, tuple[np.ndarray, np.ndarray]], *, window: float) -> Figure:
+    """Contours a nat apart of log-densities float[n, n] on [-window, window]^2, over points float[M, 2]: a panel a law.
+
+    >>> contours({"moons": (np.zeros((3, 3)) + np.arange(3), np.zeros((1, 2)))}, window=4.0).axes[0].get_title()
+    'moons'
+    """
+    figure = Figure(figsize=(3.1 * len(panels) + 0.7, 3.1), layout="constrained")
+    axes = figure.subplots(1, len(panels), squeeze=False)[0]
+    lines: Any = None
+    for axis, (name, (log_p, x)) in zip(axes, panels.items(), strict=True):
+        side = np.linspace(-window, window, len(log_p))
+        axis.scatter(*x.T, s=1.0, color="0.6", linewidths=0)
+        lines = axis.contour(side, side, log_p, levels=np.arange(-9.0, 0.0), cmap="viridis", linewidths=0.9)
+        axis.set(title=name, xticks=[], yticks=[], aspect="equal")
+    figure.colorbar(lines, ax=axes.tolist(), label="log p, nats", shrink=0.8)
     return figure
 
 

@@ -192,29 +192,32 @@ def normal_at(key: Key, sites: Array) -> Array:
     >>> normal_at(Key(0, 42), np.asarray([1]))
     array([0.09934016])
     """
-    xp = namespace(sites)
     even = sites - sites % 2
-    radius, angle = _polar(uniform_at(key, even), uniform_at(key, even + 1))
-    return radius * xp.where(sites % 2 == 0, xp.cos(angle), xp.sin(angle))
+    x, y = _point(uniform_at(key, even), uniform_at(key, even + 1))
+    return namespace(sites).where(sites % 2 == 0, x, y)
 
 
-def normal(key: Key, shape: tuple[int, ...], *, xp: Namespace = np) -> Array:
-    """Standard normal numbers, float64 of the shape: those of `normal_at` at the sites 0, 1, 2, ...
+def normal(key: Key, shape: tuple[int, ...], *, first: int = 0, xp: Namespace = np) -> Array:
+    """Standard normal numbers, float64 of the shape: those of `normal_at` at the sites `first`, `first` + 1, ...
 
     >>> normal(Key(0, 42), (2,))
     array([1.05019997, 0.09934016])
     """
-    count = math.prod(shape)
-    u = xp.reshape(uniform(key, (count + count % 2,), xp=xp), (-1, 2))
-    radius, angle = _polar(u[:, 0], u[:, 1])
-    pairs = xp.stack([radius * xp.cos(angle), radius * xp.sin(angle)], axis=-1)
-    return xp.reshape(xp.reshape(pairs, (-1,))[:count], shape)
+    count, odd = math.prod(shape), first % 2
+    u = uniform_at(key, sites(((odd + count + 1) // 2, 2), first=first - odd, xp=xp))
+    points = xp.stack(_point(u[:, 0], u[:, 1]), axis=-1)
+    return xp.reshape(xp.reshape(points, (-1,))[odd : odd + count], shape)
 
 
-def _polar(u: Array, v: Array) -> tuple[Array, Array]:
-    """The radius of a normal point of the plane, P(radius > r) = exp(-r^2 / 2), and its angle, from two uniforms."""
+def _point(u: Array, v: Array) -> tuple[Array, Array]:
+    """A normal point of the plane from two uniforms: its radius has P(radius > r) = exp(-r^2 / 2), its angle is 2 pi v.
+
+    (cos, sin) = (1 - t^2, 2 t) / (1 + t^2), with t the tangent of half the angle: one slow function instead of two.
+    """
     xp = namespace(u)
-    return xp.sqrt(-2 * xp.log1p(-u)), 2 * math.pi * v
+    t = xp.tan(math.pi * v)
+    scale = xp.sqrt(-2 * xp.log1p(-u)) / (1 + t * t)
+    return scale * (1 - t * t), scale * (2 * t)
 
 
 def choose(probs: Array, u: Array) -> Array:

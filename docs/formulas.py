@@ -10,7 +10,6 @@ from typing import NamedTuple
 from dfm_ref.checkpoints import write
 
 HERE = Path(__file__).parent
-COMING = "to come with the continuous half"
 
 
 class Row(NamedTuple):
@@ -23,13 +22,13 @@ class Row(NamedTuple):
 
 
 class Item(NamedTuple):
-    """A formula of the tutorial, rightly; the verdict on its print; functions and tests as above, none: to come."""
+    """A formula of the tutorial, rightly; the verdict on its print; functions and tests as above."""
 
     id: str
     law: str
     verdict: str
-    functions: str = ""
-    tests: str = ""
+    functions: str
+    tests: str
 
 
 SECTIONS = {
@@ -41,6 +40,7 @@ SECTIONS = {
     "5a": "5a The finite step",
     "6.1": "6 Kinetic-optimal and metric paths",
     "7.1": "7 Guidance and shaping",
+    "8.1": "8 Continuous flows",
 }
 
 FORMULAS = (
@@ -492,6 +492,90 @@ FORMULAS = (
         "test_guidance::test_temperature_is_a_power_of_the_probabilities "
         "test_guidance::test_what_shaping_gives_up_and_what_it_keeps",
     ),
+    Row(
+        "8.1",
+        "x = f(z): q'(x) = q(z) |det df/dz|^{-1} at z = f^{-1}(x); ln q_K = ln q_0 - sum_k ln|det df_k/dz_{k-1}|",
+        "continuous.flows.log_prob continuous.flows.pushforward",
+        "test_continuous_flows::test_a_density_has_mass_1_and_the_mean_of_the_law "
+        "test_continuous_flows::test_the_two_ways_to_the_log_density_agree "
+        "test_continuous_coupling::test_the_determinant_is_that_of_the_jacobian "
+        "test_continuous_coupling::test_the_density_of_a_smooth_model_has_mass_1",
+    ),
+    Row(
+        "8.2",
+        "planar: f = z + u tanh(w.z + b), det = 1 + w.u (1 - tanh²), invertible where w.u > -1; "
+        "û = u + (m(w.u) - w.u) w/|w|², m(a) = log(1 + e^a) - 1",
+        "continuous.planar.planar",
+        "test_continuous_planar::test_f_is_its_formula_in_50_digits "
+        "test_continuous_planar::test_a_planar_flow_beyond_its_constraint_folds_and_raises "
+        "test_continuous_planar::test_free_parameters_are_held_to_the_constraint",
+    ),
+    Row(
+        "8.3",
+        "radial: f = z + β h (z - z_0), h = 1/(α + r), det = (1 + β h)^{D-1} (1 + β h + β h' r), "
+        "invertible where β ≥ -α",
+        "continuous.planar.radial",
+        "test_continuous_planar::test_f_is_its_formula_in_50_digits "
+        "test_continuous_planar::test_at_its_bound_a_radial_flow_is_singular_at_its_centre_alone "
+        "test_continuous_planar::test_free_parameters_are_held_to_the_constraint",
+    ),
+    Row(
+        "8.4",
+        "E_{q_K}[h] = E_{q_0}[h(f(z))] for every measurable f",
+        "continuous.flows.expectation",
+        "test_continuous_flows::test_the_expectation_needs_no_invertible_map "
+        "test_continuous_flows::test_a_density_has_mass_1_and_the_mean_of_the_law",
+    ),
+    Row(
+        "8.5",
+        "log p(x) = log p_z(f^{-1}(x)) + log|det df^{-1}/dx|, whose mean over data is maximised",
+        "continuous.flows.log_prob continuous.maximum_likelihood.gradients",
+        "test_continuous_training::test_the_gradient_of_maximum_likelihood_is_that_of_its_loss "
+        "test_continuous_training::test_the_gradient_vanishes_at_the_maximum_which_for_normal_data_is_known",
+    ),
+    Row(
+        "8.6",
+        "d log p_t(x_t)/dt = -div v_t(x_t); log p_1(x_1) = log p_0(x_0) - ∫ div v dt; e.J e estimates div v "
+        "without bias, with variance 2 |S|² for normal e and 2 (|S|² - sum_i S_ii²) for signs, S = (J + J^T)/2",
+        "continuous.cnf.transport continuous.cnf.log_prob continuous.cnf.pushforward continuous.cnf.hutchinson",
+        "test_continuous_cnf::test_a_linear_flow_is_the_exponential_of_its_matrix "
+        "test_continuous_cnf::test_the_marginal_velocity_carries_noise_to_the_exact_density "
+        "test_continuous_cnf::test_log_det_is_that_of_the_jacobian_of_the_flow_map "
+        "test_continuous_cnf::test_mass_is_one "
+        "test_continuous_cnf::test_hutchinson_is_unbiased_and_has_the_stated_variance",
+    ),
+    Row(
+        "8.7",
+        "ψ_t(x_0) = σ_t x_0 + μ_t x_1: u_t(x|x_1) = (σ̇/σ)(x - μ x_1) + μ̇ x_1 solves the continuity equation; optimal "
+        "transport, variance preserving and exploding, cosine",
+        "continuous.gaussian_paths.interpolate continuous.gaussian_paths.interpolate_dot "
+        "continuous.gaussian_paths.conditional_velocity",
+        "test_continuous_gaussian_paths::test_interpolation_is_the_flow_and_its_rate_the_conditional_velocity "
+        "test_continuous_gaussian_paths::test_optimal_transport_by_its_own_formula "
+        "test_continuous_gaussian_paths::test_variance_preserving_by_its_own_formula "
+        "test_continuous_gaussian_paths::test_cosine_and_exploding_by_their_own_formulas",
+    ),
+    Row(
+        "8.8",
+        "finite data: u_t(x) = sum_k r_k u_t(x|x_1k), r = softmax_k(log q_k + log N(x; μ x_1k, σ² I))",
+        "continuous.gaussian_paths.marginal_velocity continuous.gaussian_paths.denoiser",
+        "test_continuous_gaussian_paths::test_the_marginal_velocity_solves_the_continuity_equation "
+        "test_continuous_gaussian_paths::test_the_denoiser_is_the_posterior_mean "
+        "test_continuous_gaussian_paths::test_posteriors_are_exact_however_far_the_point",
+    ),
+    Row(
+        "8.9",
+        "L_FM and L_CFM have one gradient, and differ by a number without θ",
+        "continuous.matching.marginal_loss continuous.matching.conditional_loss",
+        "test_continuous_matching::test_both_losses_have_one_gradient_and_differ_by_what_no_theta_changes",
+    ),
+    Row(
+        "8.10",
+        "L_CFM = E |v_t(ψ_t(x_0)) - (σ̇ x_0 + μ̇ x_1)|²",
+        "continuous.matching.conditional_loss continuous.matching.gradients",
+        "test_continuous_matching::test_the_loss_of_the_right_velocity_is_nothing_or_the_variance_that_is_left "
+        "test_continuous_matching::test_the_step_s_gradient_is_unbiased",
+    ),
 )
 
 ARTICLE = {
@@ -505,41 +589,77 @@ ITEMS = (
     Item(
         "1",
         "q'(z') = q(z) |det df/dz|^{-1} at z = f^{-1}(z')",
-        "Ambiguous: one letter q stands for two densities. The determinants of planar and radial flows are here, the "
-        f"density is {COMING}.",
-        "continuous.flows.planar continuous.flows.radial",
-        "test_continuous_flows::test_the_determinant_is_that_of_the_jacobian",
+        "Ambiguous: one letter q stands for two densities.",
+        "continuous.flows.pushforward continuous.flows.log_prob continuous.planar.planar continuous.planar.radial",
+        "test_continuous_flows::test_the_determinant_is_that_of_the_jacobian "
+        "test_continuous_flows::test_a_density_has_mass_1_and_the_mean_of_the_law "
+        "test_continuous_errata::test_e1_with_one_letter_for_two_densities_the_law_does_not_move",
     ),
-    Item("2", "ln q_K(z_K) = ln q_0(z_0) - sum_k ln|det df_k/dz_{k-1}|", "Right, for bijections."),
+    Item(
+        "2",
+        "ln q_K(z_K) = ln q_0(z_0) - sum_k ln|det df_k/dz_{k-1}|",
+        "Right, for bijections.",
+        "continuous.flows.log_prob continuous.flows.pushforward",
+        "test_continuous_flows::test_a_composition_is_its_maps_one_after_the_other "
+        "test_continuous_flows::test_a_density_has_mass_1_and_the_mean_of_the_law",
+    ),
     Item(
         "3",
         "E_{q_K}[h] = E_{q_0}[h(f_K ∘ ... ∘ f_1(z_0))]",
         "Right, and for any measurable map; the accurate choice of maps that the text asks for is not needed.",
+        "continuous.flows.expectation",
+        "test_continuous_flows::test_the_expectation_needs_no_invertible_map "
+        "test_continuous_errata::test_e3_the_expectation_needs_no_accurate_choice_of_maps",
     ),
     Item(
         "4",
         "L(θ) = E_{p_data} log p_x(x; θ), to be maximised",
         "Ambiguous: p_x is the unknown law and the model. The text calls it a penalty; it is a reward.",
+        "continuous.maximum_likelihood.gradients",
+        "test_continuous_training::test_the_gradient_vanishes_at_the_maximum_which_for_normal_data_is_known "
+        "test_continuous_training::test_training_reaches_the_maximum",
     ),
     Item(
         "5",
         "L = E[log p_z(f^{-1}(x)) + log|det df^{-1}/dx|]",
         "Right; the base has the name q_z in the text and p_z in the formula.",
+        "continuous.flows.log_prob continuous.maximum_likelihood.gradients",
+        "test_continuous_flows::test_the_two_ways_to_the_log_density_agree "
+        "test_continuous_training::test_the_gradient_of_maximum_likelihood_is_that_of_its_loss",
     ),
     Item(
         "6",
         "dφ_t(x)/dt = v_t(φ_t(x)), φ_0(x) = x",
         "Wrong in a subscript: the start is printed with the letter o, so that no condition at t = 0 is left and the "
         "flow is not determined.",
+        "continuous.cnf.transport",
+        "test_continuous_errata::test_e6_without_its_start_an_equation_has_many_flows_and_with_it_one "
+        "test_continuous_cnf::test_a_linear_flow_is_the_exponential_of_its_matrix",
     ),
-    Item("7", "p_t = [φ_t]_* p_0", "Right; the text calls p_t the target, which is p_1."),
+    Item(
+        "7",
+        "p_t = [φ_t]_* p_0",
+        "Right; the text calls p_t the target, which is p_1.",
+        "continuous.cnf.pushforward",
+        "test_continuous_cnf::test_the_marginal_velocity_carries_noise_to_the_exact_density",
+    ),
     Item(
         "8",
         "[φ_t]_* p_0(x) = p_0(φ_t^{-1}(x)) |det dφ_t^{-1}/dx|",
         "Ambiguous: printed without bars, which is right for flows of an ODE, whose determinant is exp(-∫ div v) > "
         "0; for a general bijection a density may turn negative, as for f = -2z, of total mass -1.",
+        "continuous.flows.log_prob continuous.cnf.log_prob",
+        "test_continuous_errata::test_e8_without_bars_a_reflection_has_total_mass_minus_one "
+        "test_continuous_cnf::test_log_det_is_that_of_the_jacobian_of_the_flow_map",
     ),
-    Item("9", "L_FM = E_{t, p_t} ||v_t(x; θ) - u_t(x)||²", "Right."),
+    Item(
+        "9",
+        "L_FM = E_{t, p_t} ||v_t(x; θ) - u_t(x)||²",
+        "Right.",
+        "continuous.matching.marginal_loss",
+        "test_continuous_matching::test_losses_and_gradients_against_autodiff "
+        "test_continuous_matching::test_the_loss_of_the_right_velocity_is_nothing_or_the_variance_that_is_left",
+    ),
     Item(
         "10",
         "p_t(x) = ∫ p_t(x|x_1) q(x_1) dx_1",
@@ -556,7 +676,13 @@ ITEMS = (
         "test_continuous_gaussian_paths::test_the_marginal_velocity_is_the_mean_of_the_conditional_ones "
         "test_continuous_gaussian_paths::test_the_marginal_velocity_solves_the_continuity_equation",
     ),
-    Item("12", "L_CFM = E ||v_t(x) - u_t(x|x_1)||²", "Right, and more than the same optima: the gradients are equal."),
+    Item(
+        "12",
+        "L_CFM = E ||v_t(x) - u_t(x|x_1)||²",
+        "Right, and more than the same optima: the gradients are equal.",
+        "continuous.matching.conditional_loss continuous.matching.marginal_loss",
+        "test_continuous_matching::test_both_losses_have_one_gradient_and_differ_by_what_no_theta_changes",
+    ),
     Item(
         "13",
         "μ: [0,1] × R^D → R^D, σ: [0,1] × R^D → R_{>0}; μ_0 = 0, σ_0 = 1, μ_1 = x_1, σ_1 = σ_min",
@@ -588,7 +714,14 @@ ITEMS = (
         "test_continuous_gaussian_paths::test_the_conditional_velocity_is_that_of_the_flow_from_noise "
         "test_continuous_gaussian_paths::test_optimal_transport_by_its_own_formula",
     ),
-    Item("17", "L_CFM = E ||v_t(ψ_t(x_0)) - dψ_t(x_0)/dt||², x_0 ~ p", "Right."),
+    Item(
+        "17",
+        "L_CFM = E ||v_t(ψ_t(x_0)) - dψ_t(x_0)/dt||², x_0 ~ p",
+        "Right.",
+        "continuous.matching.conditional_loss",
+        "test_continuous_matching::test_losses_and_gradients_against_autodiff "
+        "test_continuous_matching::test_the_step_s_gradient_is_unbiased",
+    ),
     Item(
         "18",
         "x = (x^1, ..., x^N) in [d]^N",
@@ -756,7 +889,7 @@ def blocks(rows: Iterable[Row | Item], heads: dict[str, str]) -> Iterator[str]:
         verdict = [plain(row.verdict)] if isinstance(row, Item) else []
         names, tests = row.functions.split(), row.tests.split()
         held = ["functions: " + listed(names), "tests: " + listed(tests), "papers: " + "; ".join(papers(names))]
-        lines = [*verdict, *(held if names else [f"functions and tests: {COMING}"])]
+        lines = [*verdict, *held]
         yield "\n".join([f"**{row.id}** {plain(row.law)}\n", *(f"- {line}" for line in lines), ""])
 
 

@@ -9,15 +9,33 @@ from hypothesis import strategies as st
 from strategies import BACKENDS, backend
 
 from dfm_ref.continuous.gaussian_paths import (
+    Cosine,
     OptimalTransport,
+    VarianceExploding,
     VariancePreserving,
     conditional_log_density,
+    conditional_score,
     conditional_velocity,
+    denoiser,
+    interpolate,
+    interpolate_dot,
+    log_snr,
     marginal_log_density,
+    marginal_score,
     marginal_velocity,
 )
 
-PATHS = (OptimalTransport(), OptimalTransport(0.1), VariancePreserving(), VariancePreserving(1.0, 1.0))
+mp = pytest.importorskip("mpmath")
+
+PATHS = (
+    OptimalTransport(),
+    OptimalTransport(0.1),
+    VariancePreserving(),
+    VariancePreserving(1.0, 1.0),
+    VarianceExploding(0.2, 5.0),
+    Cosine(),
+)
+EVERY = (*PATHS, OptimalTransport(1.0), VariancePreserving(0.0, 3.0), VarianceExploding())
 problems = {
     "path": st.sampled_from(PATHS),
     "seed": st.integers(0, 2**31),
@@ -100,7 +118,6 @@ def test_optimal_transport_by_its_own_formula():
 @pytest.mark.parametrize("t", [0.0, 0.35, 0.99, 1 - 1e-6])
 def test_variance_preserving_by_its_own_formula(t):
     """u = -(T'/2) (e^-T x - e^(-T/2) x_1) / (1 - e^-T), T = T(1 - t), in 50 digits."""
-    mp = pytest.importorskip("mpmath")
     x_1, x = -1.2, 0.9
     with mp.workdps(50):
         s = 1 - mp.mpf(t)
@@ -183,6 +200,194 @@ def test_the_marginal_density_is_the_mean_of_the_conditional_ones(path, seed, si
     assert math.exp(marginal_log_density(path, data, q, x, t)) == pytest.approx(mean, rel=1e-12)
 
 
+# Coefficients
+
+
+@settings(max_examples=100)
+@given(path=st.sampled_from(EVERY), t=st.floats(0.01, 0.99))
+def test_rates_are_derivatives_and_mu_over_sigma_rises(path, t):
+    for value, rate in ((path.mu, path.mu_dot), (path.sigma, path.sigma_dot)):
+        np.testing.assert_allclose(rate(t), derivative(value, t), rtol=1e-8, atol=1e-8)
+    assert path.mu_dot(t) * path.sigma(t) > path.mu(t) * path.sigma_dot(t)
+
+
+@pytest.mark.parametrize("path", EVERY, ids=repr)
+def test_rates_at_the_ends_are_one_sided_derivatives(path):
+    h = 1e-7
+    for t, inside in ((0.0, h), (1.0, 1 - h)):
+        for value, rate in ((path.mu, path.mu_dot), (path.sigma, path.sigma_dot)):
+            if (path, t, rate) not in [(p, 1.0, p.sigma_dot) for p in PATHS[2:4]]:
+                slope = (value(inside) - value(t)) / (inside - t)
+                np.testing.assert_allclose(rate(t), slope, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("path", "ends"),
+    [
+        (OptimalTransport(), (0.0, 1.0, 1.0, 0.0)),
+        (OptimalTransport(0.25), (0.0, 1.0, 1.0, 0.25)),
+        (VariancePreserving(), (math.exp(-10.05 / 2), math.sqrt(-math.expm1(-10.05)), 1.0, 0.0)),
+        (VarianceExploding(0.3, 7.0), (1.0, 7.0, 1.0, 0.3)),
+        (Cosine(), (0.0, 1.0, 1.0, 0.0)),
+    ],
+    ids=repr,
+)
+def test_paths_start_and_end_where_they_say(path, ends):
+    got = (path.mu(0.0), path.sigma(0.0), path.mu(1.0), path.sigma(1.0))
+    assert tuple(map(float, got)) == pytest.approx(ends, rel=1e-15, abs=0.0)
+
+
+@pytest.mark.parametrize("t", [0.0, 1e-9, 0.3, 0.999, 1 - 1e-9, 1 - 2.0**-53])
+def test_cosine_and_exploding_by_their_own_formulas(t):
+    """In 50 digits: sigma keeps all of its own near t = 1, where a cosine of pi t / 2 has none."""
+    with mp.workdps(50):
+        exact = [mp.sin(mp.pi * mp.mpf(t) / 2), mp.cos(mp.pi * mp.mpf(t) / 2)]
+        exploding = mp.mpf(0.01) * (mp.mpf(50) / mp.mpf(0.01)) ** (1 - mp.mpf(t))
+    np.testing.assert_allclose([Cosine().mu(t), Cosine().sigma(t)], [float(x) for x in exact], rtol=1e-15)
+    np.testing.assert_allclose(VarianceExploding().sigma(t), float(exploding), rtol=1e-14)
+    x_1, x = np.array([2.0, -1.0]), np.array([0.5, 0.25])
+    u = conditional_velocity(VarianceExploding(), x_1, x, t)
+    np.testing.assert_allclose(u, -math.log(5000) * (x - x_1), rtol=1e-13)
+
+
+@settings(max_examples=200)
+@given(path=st.sampled_from(EVERY), t=st.floats(0, 1))
+def test_the_time_of_a_signal_to_noise_ratio(path, t):
+    if t < 1 or path.sigma(1.0) > 0:
+        np.testing.assert_allclose(path.time_of(log_snr(path, t)), t, rtol=0, atol=4e-15)
+    else:
+        assert log_snr(path, t) == math.inf and path.time_of(math.inf) == 1
+    if path.mu(t) * path.sigma(t) > 0:
+        ratio = math.log(float(path.mu(t)) / float(path.sigma(t)))
+        np.testing.assert_allclose(log_snr(path, t), ratio, rtol=1e-13, atol=1e-15)
+
+
+@pytest.mark.parametrize("path", [OptimalTransport(), Cosine()], ids=repr)
+def test_small_times_have_all_digits_in_their_ratio(path):
+    for t in (1e-300, 1e-20, 1e-8):
+        np.testing.assert_allclose(path.time_of(log_snr(path, t)), t, rtol=2e-13)
+
+
+def test_ratios_that_a_path_never_has_lie_outside_its_times():
+    for path, low, high in [(VarianceExploding(), -5.0, 5.0), (VarianceExploding(), -math.inf, math.inf),
+                            (VariancePreserving(), -6.0, None), (VariancePreserving(), -math.inf, None),
+                            (VariancePreserving(1.0, 1.0), -math.inf, None), (OptimalTransport(0.1), None, 3.0),
+                            (OptimalTransport(1.0), None, math.inf)]:  # fmt: skip
+        assert low is None or path.time_of(low) < 0
+        assert high is None or path.time_of(high) > 1
+
+
+# Draws, scores, denoisers
+
+
+@settings(max_examples=60)
+@given(**problems)
+def test_interpolation_is_the_flow_and_its_rate_the_conditional_velocity(path, seed, size, t):
+    x_0, x_1 = np.random.default_rng(seed).normal(size=(2, size))
+    x_t, rate = interpolate(path, x_0, x_1, t), interpolate_dot(path, x_0, x_1, t)
+    np.testing.assert_allclose(x_t, path.mu(t) * x_1 + path.sigma(t) * x_0, rtol=1e-15, atol=1e-15)
+    np.testing.assert_allclose(rate, conditional_velocity(path, x_1, x_t, t), rtol=1e-10, atol=1e-10)
+    np.testing.assert_allclose(rate, derivative(lambda s: interpolate(path, x_0, x_1, s), t), rtol=1e-8, atol=1e-8)
+
+
+def test_interpolation_reaches_the_data_at_a_finite_rate():
+    x_0, x_1 = np.array([[1.0, -2.0]]), np.array([[3.0, 5.0]])
+    for path, rate in [(OptimalTransport(), x_1 - x_0), (Cosine(), -math.pi / 2 * x_0),
+                       (VariancePreserving(0.0, 2.0), -x_0)]:  # fmt: skip
+        assert np.array_equal(interpolate(path, x_0, x_1, 1.0), x_1)
+        np.testing.assert_allclose(interpolate_dot(path, x_0, x_1, np.ones(1)), rate, rtol=1e-15)
+
+
+@settings(max_examples=100)
+@given(**problems)
+def test_scores_are_gradients_of_log_densities(path, seed, size, t):
+    data, q, x = finite_data(seed, size)
+    h = 5e-4 * float(path.sigma(t))
+    for score, log_density in [
+        (conditional_score(path, data[0], x, t), lambda y: conditional_log_density(path, data[0], y, t)),
+        (marginal_score(path, data, q, x, t), lambda y: marginal_log_density(path, data, q, y, t)),
+    ]:
+        gradient = [derivative(lambda r, e=e, f=log_density: f(x + r * e), 0.0, h) for e in np.eye(size)]
+        scale = (1 + np.max(np.abs(x)) + np.max(np.abs(data))) / path.sigma(t) ** 2
+        np.testing.assert_allclose(score, gradient, rtol=1e-7, atol=1e-8 * scale)
+
+
+@settings(max_examples=60)
+@given(**problems)
+def test_the_denoiser_is_the_posterior_mean(path, seed, size, t):
+    data, q, x = finite_data(seed, size)
+    joint = np.array([q[k] * math.exp(conditional_log_density(path, data[k], x, t)) for k in range(len(q))])
+    np.testing.assert_allclose(denoiser(path, data, q, x, t), joint / joint.sum() @ data, rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("path", [OptimalTransport(1e-3), VarianceExploding(1e-3, 1.0), VariancePreserving()], ids=repr)
+@pytest.mark.parametrize("far", [1.0, 1e3, 1e6, 1e12])
+def test_posteriors_are_exact_however_far_the_point(path, far):
+    """Two points almost as near as each other, in 60 digits: |x - mu x_1|^2 / sigma^2 alone rounds their odds away."""
+    t, q = 0.999, np.array([0.25, 0.75])
+    mu, sigma = float(path.mu(t)), float(path.sigma(t))
+    data, x = np.array([[0.0, 1.0], [0.0, -1.0]]), np.array([far, 0.4 * sigma**2])
+    with mp.workdps(60):
+        point = [mp.mpf(float(a)) for a in x]
+        distance = [
+            mp.fsum((a - mp.mpf(mu) * b) ** 2 for a, b in zip(point, row, strict=True)) for row in data.tolist()
+        ]
+        joint = [p * mp.exp((min(distance) - d) / (2 * mp.mpf(sigma) ** 2)) for p, d in zip(q, distance, strict=True)]
+        exact = [float(mp.fdot(joint, column.tolist()) / mp.fsum(joint)) for column in data.T]
+    assert 0.1 < abs(exact[1]) < 0.9
+    np.testing.assert_allclose(denoiser(path, data, q, x, t), exact, rtol=1e-12, atol=1e-15)
+
+
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+@pytest.mark.parametrize("sigma_min", [1e-3, 1e-16, 1e-22])
+def test_far_points_and_tiny_deviations_give_numbers(dtype, sigma_min):
+    """The nearest point takes all; of two as near as each other each takes its share, and an impossible one nothing."""
+    data = np.array([[0.0, 1.0], [0.0, -1.0], [-5.0, 0.0], [1e6, 0.0]], dtype)
+    q = np.array([0.25, 0.5, 0.25, 0.0], dtype)
+    x = np.array([[1e6, 0.0], [-1e6, 0.0], [3.0, 1e6], [0.0, 1.0]], dtype)
+    path = VarianceExploding(sigma_min, 1.0)
+    np.testing.assert_allclose(denoiser(path, data, q, x, 1.0), [[0, -1 / 3], [-5, 0], [0, 1], [0, 1]], rtol=1e-6)
+    assert np.all(np.isfinite(marginal_velocity(path, data, q, x, 1.0)))
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+@pytest.mark.parametrize("path", PATHS, ids=repr)
+def test_draws_scores_and_denoisers_on_every_library(name, path):
+    b = backend(name)
+    data, q, _ = finite_data(5, 3)
+    x, y, t = *np.random.default_rng(1).normal(size=(2, 4, 3)), np.array([0.1, 0.25, 0.5, 0.75])
+    cases = [(interpolate, x, y), (interpolate_dot, x, y), (denoiser, data, q, x), (marginal_score, data, q, x)]
+    for function, *arrays in cases:
+        exact = function(path, *arrays, t)
+        for dtype, rtol in ((np.float64, 1e-12), (np.float32, 2e-5)):
+            ours = b.to_numpy(function(path, *(b.asarray(a.astype(dtype)) for a in arrays), b.asarray(t)))
+            assert ours.dtype == dtype
+            np.testing.assert_allclose(ours, exact, rtol=rtol, atol=rtol * np.max(np.abs(exact)))
+    snr = log_snr(path, b.asarray(t))
+    np.testing.assert_allclose(b.to_numpy(path.time_of(snr)), t, atol=1e-14)
+
+
+@pytest.mark.parametrize(
+    ("call", "what"),
+    [
+        (lambda: interpolate(OptimalTransport(), X, np.zeros(2), 0.5), r"x_1: .*shape"),
+        (lambda: interpolate(OptimalTransport(), np.float64(1), np.float64(1), 0.5), r"x_t: .*number"),
+        (lambda: interpolate(OptimalTransport(), X, X, -0.1), r"t: .*\[0, 1\]"),
+        (lambda: interpolate_dot(VariancePreserving(), X, X, 1.0), r"t: .*rates.*VariancePreserving.*finite, got 1\.0"),
+        (lambda: interpolate_dot(VariancePreserving(), X[None], X[None], np.ones(1)), r"finite, got 1\.0"),
+        (lambda: conditional_score(OptimalTransport(), X[None], np.zeros((2, 1)), np.array([0.5, 1.0])), "got 1.0"),
+        (lambda: denoiser(OptimalTransport(), np.zeros((3, 2)), np.ones(3) / 3, X, 0.5), r"data, x_t: .*last axis"),
+        (lambda: denoiser(Cosine(), X[None], np.ones(1), X, 1.0), r"sigma > 0"),
+        (lambda: VarianceExploding(0.0, 1.0), r"sigma_min"),
+        (lambda: VarianceExploding(1.0, 1.0), r"sigma_min"),
+        (lambda: VarianceExploding(0.1, math.inf), r"sigma_max"),
+    ],
+)
+def test_points_that_do_not_match_and_rates_that_are_infinite_raise(call, what):
+    with pytest.raises(ValueError, match=what):
+        call()
+
+
 # What a 2025 tutorial prints; the number is the place of the formula in it
 
 
@@ -215,7 +420,7 @@ def test_e13_sigma_takes_a_point_of_any_dimension_and_the_path_goes_from_noise_t
 
 
 @settings(max_examples=60)
-@given(**problems)
+@given(**problems | {"path": st.sampled_from(PATHS[:4])})
 def test_e15_psi_carries_noise_to_p_t_and_not_p_t_to_itself(path, seed, size, t):
     """Printed as taking x ~ p_t(.|x_1): psi of that has the mean (1 + sigma) mu x_1 and the deviation sigma^2."""
     x, x_1 = np.random.default_rng(seed).normal(size=(2, size))

@@ -14,10 +14,10 @@ ROOT = Path(dfm_ref.__file__).parent
 FLOORS = [
     "protocols", "arrays", "checks", "random", "schedules", "sources", "times", "couplings", "paths", "events",
     "velocities", "transitions", "guidance", "losses", "likelihoods", "redraws", "samplers", "remasking", "kinetic",
-    "exact", "checkpoints", "data", "nn", "progress", "runs", "continuous", "distributed", "plots", "verify",
-    "demo", "cli",
+    "exact", "checkpoints", "data", "nn", "progress", "runs", "continuous", "distributed", "pages", "plots",
+    "verify", "demo", "demo_continuous", "cli",
 ]  # fmt: skip
-NN_FLOORS = (("layers",), ("mlp", "transformer", "optim"), ("train",))
+NN_FLOORS = (("layers",), ("mlp", "transformer", "perceptron", "field", "optim"), ("train",))
 ASSEMBLERS = {"cli", "demo", "verify/targets", "verify/plugin"}
 """The files that put a run together, and may ask for a backend by name."""
 MODULES = sorted(f for f in ROOT.rglob("*.py") if "backends" not in f.relative_to(ROOT).parts)
@@ -98,7 +98,7 @@ def test_importing_dfm_ref_imports_nothing_heavy():
 
 @pytest.mark.parametrize("file", MODULES, ids=label)
 def test_no_file_but_the_plots_imports_a_heavy_library_at_its_top(file):
-    if relative(file)[0] in ("plots", "demo"):
+    if relative(file)[0] in ("plots", "demo", "demo_continuous"):
         return  # imported on demand, by the demo command
     allowed = {"hypothesis", "rich", "scipy.stats"} if relative(file)[0] == "verify" else set()
     names = imported(file, top_level=True)

@@ -14,7 +14,11 @@ import pytest
 import dfm_ref
 
 ROOT = Path(dfm_ref.__file__).parent
-OPTIONAL = {"dfm_ref.plots": ("matplotlib",), "dfm_ref.demo": ("matplotlib", "sklearn")}
+OPTIONAL = {
+    "dfm_ref.plots": ("matplotlib",),
+    "dfm_ref.demo": ("matplotlib", "sklearn"),
+    "dfm_ref.demo_continuous": ("matplotlib", "sklearn"),
+}
 
 COMMANDS = {"dfm_ref.cli": {"demo", "train", "sample", "evaluate", "verify", "vectors", "list_backends"}}
 """Public by their docstrings, which `--help` prints, but called through `main` alone."""
@@ -23,8 +27,11 @@ NO_DOCTEST = {
     "backends.names": "differs from machine to machine",
     "checkpoints.load": "beside `save`, which shows both",
     "cli.main": "the README shows it",
+    "continuous.couplings.sinkhorn": "needs POT: test_continuous_couplings",
+    "couplings.entropic": "needs POT: test_couplings",
     "couplings.sinkhorn": "needs POT: test_couplings",
     "demo.run": "takes minutes",
+    "demo_continuous.run": "takes minutes",
     "plots.to_png": "bytes",
     "nn.layers.join_heads": "undoes split_heads: test_layers",
     "nn.layers.split_heads": "undone by join_heads: test_layers",
@@ -98,7 +105,7 @@ def test_all_is_complete_and_sorted(name):
 
 def test_the_package_exports_its_core_files_and_nothing_else():
     core = {f.stem for f in ROOT.glob("*.py")} - {"__init__"}
-    unasked = {"checkpoints", "cli", "continuous", "data", "demo", "distributed", "plots", "progress", "runs"}
+    unasked = {"checkpoints", "cli", "data", "demo", "demo_continuous", "pages", "plots", "progress", "runs"}
     assert set(dfm_ref.__all__) == {"__version__"} | (core - unasked)
 
 

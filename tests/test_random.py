@@ -273,8 +273,10 @@ def test_normal_numbers_are_the_formula_at_their_sites(name, shape):
     exact = np.sqrt(-2 * np.log1p(-u[0])) * np.sin(2 * np.pi * u[1] + np.pi / 2 * (sites % 2 == 0))
     assert z.shape == shape and z.dtype == np.float64
     assert np.allclose(z, exact, rtol=0, atol=1e-13)  # log1p of XLA is off by 3e-14
-    one = b.to_numpy(random.normal_at(KEY, random.sites(shape, xp=b.xp)))
-    assert np.allclose(one, z, rtol=0, atol=0 if name == "numpy" else 1e-13)
+    for first in (0, 1, 6):
+        some = b.to_numpy(random.normal(KEY, shape, first=first, xp=b.xp))
+        each = b.to_numpy(random.normal_at(KEY, random.sites(shape, first=first, xp=b.xp)))
+        assert np.allclose(each, some, rtol=0, atol=0 if name == "numpy" else 1e-13)
 
 
 def test_normal_numbers_follow_the_normal_law_and_neighbours_are_independent():
@@ -290,5 +292,5 @@ def test_normal_numbers_follow_the_normal_law_and_neighbours_are_independent():
 
 
 def test_a_normal_number_is_finite_at_the_greatest_uniform():
-    radius, _ = random._polar(np.asarray([LAST, 0.0]), np.zeros(2))
-    assert 8 < radius[0] < 8.6 and radius[1] == 0
+    x, _ = random._point(np.asarray([LAST, 0.0]), np.zeros(2))
+    assert 8 < x[0] < 8.6 and x[1] == 0

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from dfm_ref import events, exact, guidance, kinetic, likelihoods, losses, paths, transitions, velocities
 from dfm_ref.cli import main
-from dfm_ref.continuous import flows, gaussian_paths
+from dfm_ref.continuous import gaussian_paths, planar
 from dfm_ref.verify import reference, vectors
 from dfm_ref.verify.vectors import SHIPPED
 
@@ -168,7 +168,7 @@ FUNCTIONS = [
     (losses, "cross_entropy"), (losses, "path_kl"), (losses, "generalized_kl"), (likelihoods, "any_order"),
     (likelihoods, "any_order_bound"), (exact, "hitting_time"), (kinetic, "pmf"), (kinetic, "pmf_dot"),
     (kinetic, "conditional_velocity"), (kinetic, "optimal"), (guidance, "of_rates"), (guidance, "of_posteriors"),
-    (guidance, "temper"), (paths, "pmf"), (flows, "planar"), (flows, "radial"),
+    (guidance, "temper"), (paths, "pmf"), (planar, "planar"), (planar, "radial"),
     (gaussian_paths, "conditional_velocity"), (gaussian_paths, "marginal_velocity"),
     (gaussian_paths, "marginal_log_density"),
 ]  # fmt: skip

@@ -136,7 +136,7 @@ def entropy(plane: Plane) -> float:
 
 
 def _radius(x: Points) -> Points:
-    return np.sqrt(np.sum(x * x, axis=-1))
+    return np.asarray(np.sqrt(np.sum(x * x, axis=-1)))
 
 
 def _turned(x: Points, angle: Points) -> Points:

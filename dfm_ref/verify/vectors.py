@@ -26,7 +26,7 @@ from scipy.linalg import expm
 from .. import events, exact, guidance, kinetic, likelihoods, losses, paths, transitions, velocities
 from ..arrays import log_softmax
 from ..checkpoints import write as write_file
-from ..continuous import flows, gaussian_paths
+from ..continuous import gaussian_paths, planar
 from ..paths import X0, X1, Fixed, Mixture, Table
 from ..schedules import Bernstein, Complement, Convex, Cosine, Kappa, Linear, Monotone, PerToken, Polynomial, Schedule
 from . import oracle
@@ -883,14 +883,14 @@ def _temperature(case: _Case) -> Outputs:
 def _planar(case: _Case) -> Outputs:
     w = case.floats("w", None)
     u, z = (case.floats(name, len(w)) for name in ("u", "z"))
-    flow = flows.Planar(tuple(w.tolist()), tuple(u.tolist()), float(case.number("b")))
-    return dict(zip(("f", "log_abs_det"), flows.planar(flow, z), strict=True))
+    params = {"w": w, "u": u, "b": float(case.number("b"))}
+    return dict(zip(("f", "log_abs_det"), planar.planar(params, z), strict=True))
 
 
 def _radial(case: _Case) -> Outputs:
     z_0 = case.floats("z0", None)
-    flow = flows.Radial(tuple(z_0.tolist()), float(case.number("alpha")), float(case.number("beta")))
-    return dict(zip(("f", "log_abs_det"), flows.radial(flow, case.floats("z", len(z_0))), strict=True))
+    params = {"z_0": z_0, "alpha": float(case.number("alpha")), "beta": float(case.number("beta"))}
+    return dict(zip(("f", "log_abs_det"), planar.radial(params, case.floats("z", len(z_0))), strict=True))
 
 
 def _marginal_velocity(case: _Case) -> Outputs:
