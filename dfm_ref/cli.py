@@ -4,6 +4,7 @@ A user's mistake is one line on standard error and exit 2; an interrupt is exit 
 """
 
 import argparse
+import importlib
 import io
 import os
 import sys
@@ -45,10 +46,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Trains on digits and on English, samples, infills, evaluates and draws."""
-    from .demo import run
-
-    run(Path(options.out), minutes=options.minutes, seed=options.seed, backend=backends.load(options.backend))
+    """Trains on digits and on English, samples, infills, evaluates and draws; or shows the continuous half."""
+    suite = importlib.import_module({"discrete": ".demo", "continuous": ".demo_continuous"}[options.suite], __package__)
+    suite.run(Path(options.out), minutes=options.minutes, seed=options.seed, backend=backends.load(options.backend))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -158,34 +158,35 @@ def vectors(options: argparse.Namespace) -> int:
 
 
 def verify(options: argparse.Namespace) -> int:
-    """Tries the laws of discrete flow matching on an implementation; exit 1 where one is broken, 2 where none could."""
+    """Tries the laws of flow matching on an implementation; exit 1 where one is broken, 2 where none could be tried."""
     try:
-        from .verify import kit, laws, measurements, page, probe, report, targets
+        from .verify import kit, measurements, page, probe, report, suites, targets
     except ImportError as error:
         raise ValueError(f"verify: {error}. Install it with: pip install 'dfm_ref[verify]'") from None
     if options.laws == "" and not options.target:
-        print(report.catalogue())
+        print(report.catalogue(suite=suites.SUITES[options.suite or "discrete"]))
         return 0
     if not options.target:
-        raise ValueError("TARGET: expected module:attribute, dfm_ref, dfm_ref:BACKEND or flow_matching, got nothing")
-    chosen = tuple(map(laws.law, options.laws.split(","))) if options.laws else laws.LAWS
+        raise ValueError("TARGET: expected module:attribute, or dfm_ref, flow_matching, zuko or torchcfm, got nothing")
     if not 0 < options.alpha < 1:
         raise ValueError(f"--alpha: expected a rate in (0, 1), got {options.alpha}")
     for name in ("json", "html"):
         file = getattr(options, name)
         if file and (Path(file).is_dir() or not Path(file).parent.is_dir()):
             raise ValueError(f"--{name}: expected the name of a file in a folder that is there, got {file}")
-    found = targets.resolve(options.target, backend=options.backend)
-    reports = []
+    found = targets.resolve(options.target, backend=options.backend, suite=options.suite)
+    suite, reports = found[0].suite, []
+    chosen = tuple(map(suite.law, options.laws.split(","))) if options.laws else suite.laws
     _keep_hypothesis_out_of_the_way()
     for target in found:
         of_many = 6.0 if len(found) > 1 and (options.quick or target is not found[0]) else None
-        some = tuple(law for law in chosen if target is found[0] or "sample" in law.needs)
+        some = target.laws(chosen)
         reports.append(
             kit.verify(
                 target.build,
                 target=target.name,
                 setup=target.setup,
+                suite=suite,
                 laws=some,
                 quick=options.quick,
                 seed=options.seed,
@@ -198,7 +199,7 @@ def verify(options: argparse.Namespace) -> int:
         )
         report.table(reports[-1], verbose=options.verbose)
     measured = []
-    if not options.laws and not reports[0].problem:
+    if not options.laws and not reports[0].problem and suite is suites.DISCRETE:
         asked = probe.Probe(found[0].build, limit=options.limit or found[0].limit)
         measured = measurements.measure(asked, seed=options.seed)
         sys.stdout.writelines(f"measured  {line}\n" for line in map(report.measured, measured))
@@ -320,6 +321,8 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("demo", demo)
     sub.add_argument("--out", default="demo", metavar="DIR", help="where the report goes (default: demo)")
     sub.add_argument("--minutes", type=float, default=2.5, help="how long it may take on 2 cores (default: 2.5)")
+    suites = ("discrete", "continuous")
+    sub.add_argument("--suite", choices=suites, default="discrete", help="which half to show (default: discrete)")
 
     sub = command("train", train)
     sub.add_argument("--data", required=True, metavar="SOURCE", help="text:FILE, pydoc, digits or FILE.npy (int[M, N])")
@@ -358,7 +361,10 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument("--orders", type=int, metavar="K", help="masked sources: a tighter bound, by K orders a sequence")
 
     sub = command("verify", verify)
-    sub.add_argument("target", nargs="?", metavar="TARGET", help="module:attribute, dfm_ref[:BACKEND], flow_matching")
+    sub.add_argument(
+        "target", nargs="?", metavar="TARGET", help="module:attribute, dfm_ref[:BACKEND], flow_matching, zuko, torchcfm"
+    )
+    sub.add_argument("--suite", choices=("discrete", "continuous"), default="", help="what kind of code it is")
     sub.add_argument("--laws", nargs="?", const="", metavar="ID,ID", help="these laws only; alone: the list of laws")
     sub.add_argument("--quick", action="store_true", help="in ten seconds, with less power")
     sub.add_argument("--alpha", type=float, default=1e-6, help="the rate of false alarms of the run (default: 1e-6)")

@@ -202,9 +202,10 @@ def divergences(steps: Sequence[int], values: Mapping[str, Sequence[float]]) -> 
 
 
 def particles(rows: Mapping[str, np.ndarray], fields: Mapping[str, np.ndarray], times: Sequence[float]) -> Figure:
-    """Particles in a field over time: float[len(times), B, 2] each with its way until then, a named row a flow.
+    """Particles in a field over time, with the ways of forty until then: a named row a flow.
 
-    The field is drawn as arrows, from float[len(times), n, n, 2] on a grid of [-4, 4]^2 with x_1 along the third axis.
+    Particles are float[frames, B, 2] at equal steps from t = 0 to 1. The field is drawn as arrows, from
+    float[len(times), n, n, 2] on a grid of [-4, 4]^2 with x_1 along the third axis.
 
     >>> particles({"a": np.zeros((2, 5, 2))}, {"a": np.ones((2, 3, 3, 2))}, [0.0, 1.0]).axes[1].get_title()
     't = 1'
@@ -214,8 +215,9 @@ def particles(rows: Mapping[str, np.ndarray], fields: Mapping[str, np.ndarray], 
     for row, (name, x) in enumerate(rows.items()):
         side = np.linspace(-4, 4, fields[name].shape[1])
         for k, (axis, t) in enumerate(zip(axes[row], times, strict=True)):
-            axis.scatter(*x[k].T, s=0.8, color="C0", alpha=0.6, linewidths=0)
-            axis.plot(*np.moveaxis(x[: k + 1, :40], -1, 0), color="C1", alpha=0.8, linewidth=0.7)
+            frame = round(t * (len(x) - 1))
+            axis.scatter(*x[frame].T, s=0.8, color="C0", alpha=0.6, linewidths=0)
+            axis.plot(*np.moveaxis(x[: frame + 1, :40], -1, 0), color="C1", alpha=0.8, linewidth=0.7)
             axis.quiver(side, side, *np.moveaxis(fields[name][k], -1, 0), color="0.45", width=0.004)
             axis.set(xlim=(-4.4, 4.4), ylim=(-4.4, 4.4), xticks=[], yticks=[], aspect="equal")
             if row == 0:

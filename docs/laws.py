@@ -1,4 +1,4 @@
-"""Writes docs/laws.md and docs/mutants.md: python docs/laws.py (after benchmarks/verifier.py mutants --json ...).
+"""Writes the pages of laws and mutants: python docs/laws.py (after benchmarks/verifier.py mutants --json ...).
 
 A law's failing example is a mutant that breaks it, with the lines of the finding; the passing one is what the same
 lines print with the right implementation.
@@ -15,12 +15,14 @@ import numpy as np
 
 from dfm_ref.checkpoints import write
 from dfm_ref.verify import kit, mutants, targets
-from dfm_ref.verify.laws import LAWS, Law
+from dfm_ref.verify.laws import FLOW_LAWS, LAWS, Law
 from dfm_ref.verify.mutants import right
+from dfm_ref.verify.suites import CONTINUOUS, DISCRETE, Suite
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "benchmarks" / "results" / "mutants.json"
 RIGHT = "from dfm_ref.verify.mutants.right import build"
+FLOW_RIGHT = "from dfm_ref.verify.mutants.flows import build"
 
 
 class Listed:
@@ -36,33 +38,33 @@ class Listed:
 
 def examples(one: Law, breaks: dict[str, list[str]]) -> Iterator[tuple[str, Any, str]]:
     """Failing examples of a law: what is wrong, the build, and the Python that defines it."""
-    if one.id == "build":
+    if one.id == "build" and one in LAWS:
 
         def build(case: Any) -> Any:
             return {"linear": right.build}[case.schedule](case)
 
         setup = f"{RIGHT} as right\ndef build(case):\n    return {{'linear': right}}[case.schedule](case)"
         yield "The build knows one schedule, and does not say so by NotImplementedError.", build, setup
-    if one.id.startswith("answers"):
+    if one.id.startswith("answers") and one in LAWS:
         method = one.needs[0]
         setup = (
             f"{RIGHT} as right\nbuild = lambda case: Listed(right(case), {method!r})  # whose {method} answers a list"
         )
         yield f"`{method}` answers with a list.", lambda case: Listed(case, method), setup
     for id in breaks.get(one.id, []):
-        found = next(mutant for mutant in mutants.MUTANTS if mutant.id == id)
+        found = next(mutant for mutant in (*mutants.MUTANTS, *mutants.FLOW_MUTANTS) if mutant.id == id)
         target = targets.resolve(f"dfm_ref.verify.mutants:{id}")[0]
         yield f"{found.why} Mutant `{id}`: `{found.wrong}` in place of `{found.line}`.", target.build, target.setup
 
 
-def section(one: Law, breaks: dict[str, list[str]]) -> str:
+def section(one: Law, breaks: dict[str, list[str]], *, suite: Suite = DISCRETE) -> str:
     """One law, with the first example that breaks it alone."""
-    tried = ((wrong, setup, _finding(one, build, setup)) for wrong, build, setup in examples(one, breaks))
+    tried = ((wrong, setup, _finding(one, build, setup, suite)) for wrong, build, setup in examples(one, breaks))
     found = next((row for row in tried if row[2]), None)
     if found is None:
         raise SystemExit(f"{one.id}: no mutant breaks it: run benchmarks/verifier.py mutants again")
     wrong, setup, finding = found
-    lines = finding.script.replace(setup, RIGHT)
+    lines = finding.script.replace(setup, RIGHT if suite is DISCRETE else FLOW_RIGHT)
     return "\n".join(
         [
             f"## {one.id}",
@@ -87,8 +89,8 @@ def section(one: Law, breaks: dict[str, list[str]]) -> str:
     )
 
 
-def _finding(one: Law, build: Any, setup: str) -> Any:
-    [result] = kit.verify(build, setup=setup, laws=(one,), quick=True).results
+def _finding(one: Law, build: Any, setup: str, suite: Suite) -> Any:
+    [result] = kit.verify(build, setup=setup, suite=suite, laws=(one,), quick=True).results
     return result.finding
 
 
@@ -133,6 +135,29 @@ def laws_page(chosen: tuple[Law, ...] = LAWS) -> str:
     return "\n".join([*head, *(section(one, breaks) for one in chosen)])
 
 
+def flow_breaks() -> dict[str, list[str]]:
+    """For each law of continuous implementations the mutants that are made for it."""
+    return {one.id: [m.id for m in mutants.FLOW_MUTANTS if m.area == one.id] for one in FLOW_LAWS}
+
+
+def flow_laws_page() -> str:
+    """docs/laws_continuous.md."""
+    head = [
+        "# The laws of continuous implementations",
+        "",
+        "Each law with an implementation that breaks it, and what the right one gives.",
+        "`dfm-ref verify --suite continuous --laws` lists them. Each mutant is one line of",
+        "`dfm_ref/verify/mutants/flows.py` replaced; the table of all is at the end. Right ones, in other styles: "
+        + ", ".join(f"`{name}`" for name in mutants.FLOW_RIGHT)
+        + ". This page is made by `python docs/laws.py`.",
+        "",
+    ]
+    table = ["## Mutants", "", "| law that must break | mutant | mistake |", "|---|---|---|"]
+    table += [f"| {m.area} | `{m.id}` | {m.why} |" for m in mutants.FLOW_MUTANTS]
+    sections = (section(one, flow_breaks(), suite=CONTINUOUS) for one in FLOW_LAWS)
+    return "\n".join([*head, *sections, *table, ""])
+
+
 def mutants_page() -> str:
     """docs/mutants.md, of the results that the benchmark has left."""
     found = json.loads(RESULTS.read_text())
@@ -162,5 +187,6 @@ def mutants_page() -> str:
 
 if __name__ == "__main__":
     write(HERE / "mutants.md", mutants_page().encode())
+    write(HERE / "laws_continuous.md", flow_laws_page().encode())
     write(HERE / "laws.md", laws_page().encode())
     print(f"{HERE / 'laws.md'}: {len(LAWS)} laws")

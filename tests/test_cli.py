@@ -759,6 +759,24 @@ def test_the_demo_leaves_its_report(tmp_path):
     json.loads((tmp_path / "demo" / "report.json").read_text(encoding="utf-8"))
 
 
+def test_the_continuous_demo_leaves_its_report(tmp_path):
+    for library in ("matplotlib", "sklearn"):
+        pytest.importorskip(library)
+    done = command("demo", "--suite", "continuous", "--minutes", "0.02", "--out", tmp_path)
+    assert done.returncode == 0, done.stderr
+    pictures = {f.stem for f in tmp_path.glob("*.png")}
+    assert pictures == {"energies", "divergences", "layers", "particles", "contours", "digits"}
+    page = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert page.count("<img") == 6 and not re.search(r'(src|href)="(?!data:|#)', page), "self-contained"
+    report = json.loads((tmp_path / "report.json").read_text(encoding="utf-8"))
+    assert all(len(report["kl_of_planar_flows"][name]) == 3 for name in ("ring", "wave", "fork", "step"))
+    for plane in ("checkerboard", "moons", "pinwheel"):
+        nats = report["nats"][plane]
+        assert abs(nats["the law itself"] - nats["entropy"]) < 0.1
+        assert nats["the law itself"] < min(nats["spline flow"], nats["flow matching"]) < 12
+    assert 0 < report["digits"]["bits_per_dimension"] < 8
+
+
 def test_exact_samples_need_no_grid_and_keep_the_prompt(run, refused, at):
     """From a mask, and from a uniform source with its last step."""
     for name in ("text", "uniform"):

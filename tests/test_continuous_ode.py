@@ -318,3 +318,16 @@ def test_a_jump_that_no_step_can_follow_underflows():
 
     with pytest.raises(ValueError, match=r"steps above rounding can follow, got a step of \S+ at t = "):
         dormand_prince(velocity, np.zeros(1), 0.5, 1.0)
+
+
+def test_a_rejected_step_is_never_tried_again_as_it_was():
+    """At any tolerance: a step may stretch to the end of the time, though not back to the length that was rejected."""
+    for tolerance in np.geomspace(1e-3, 1e-9, 300):
+        asked = []
+
+        def velocity(y, t, asked=asked):
+            asked.append(t)
+            assert len(asked) < 3000, "no end"
+            return np.cos(8 * t) * np.sin(3 * y)
+
+        assert dormand_prince(velocity, np.asarray([0.4]), 0.0, 1.0, rtol=tolerance, atol=tolerance).accepted > 2

@@ -156,6 +156,7 @@ _BEND = (
     69997945 / 29380423,
 )
 _SAFETY, _LEAST, _MOST = 0.94, 0.2, 10.0  # what share of the best step is tried, and the ends of a change of step
+_STRETCH = 1.05  # of a step that ends at t_1; less than 1 / _SAFETY, else a rejected one would be tried again as it was
 _PRECISION = 8  # the least rtol, in units of the dtype's eps: below, the error is one of rounding
 
 
@@ -267,7 +268,7 @@ def _first_step(velocity: Velocity, y: Array, k: Array, t: float, t_1: float, rt
 
 def _end(t: float, h: float, t_1: float) -> float:
     """The end of a step of about h: t_1 if it is in reach, or the middle of two steps to there, that none be tiny."""
-    steps = (t_1 - t) / h / 1.05  # a step may stretch a little
+    steps = (t_1 - t) / h / _STRETCH
     return t_1 if steps <= 1 else t + (t_1 - t) / 2 if steps <= 2 else t + h
 
 

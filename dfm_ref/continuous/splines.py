@@ -55,8 +55,8 @@ class RationalQuadratic:
 
     theta: float[..., size], size = 3 bins - 1, for x: float[...]; logits of the widths, logits of the heights, and
     logarithms of the slopes at the inner knots, all kept within log 1000 by a tanh. At the ends the slope is 1, and no
-    width or height is below 1/1000 of the whole. theta = 0 is the identity, but for rounding. Shapes that do not fit are
-    ValueErrors, as are bins outside [2, 999] and a bound that is not positive.
+    width or height is below 1/1000 of the whole. theta = 0 is the identity, up to rounding. Shapes that do not fit
+    are ValueErrors, as are bins outside [2, 999] and a bound that is not positive.
 
     >>> RationalQuadratic(bins=4).size
     11

@@ -12,11 +12,11 @@ from random import Random
 from typing import Any, NamedTuple
 
 from . import probe as probing
-from .cases import Case
-from .laws import LAWS, Law
-from .laws.law import Trial, each_case
-from .probe import METHODS, Broken, Malformed, NotCovered, Probe, Unbuilt
+from .laws import Law
+from .laws.law import Trial
+from .probe import Broken, Malformed, NotCovered, Probe, Unbuilt
 from .statistics import Evidence, departure_seen, looks
+from .suites import DISCRETE, Suite
 
 __all__ = ["Finding", "Report", "Result", "Unusable", "results", "verify"]
 
@@ -67,6 +67,8 @@ class Report(NamedTuple):
     """Lines that the adapter printed, which were kept from this report."""
     problem: str = ""
     """Why nothing could be checked."""
+    suite: str = "discrete"
+    """The name of the laws' suite."""
 
     @property
     def broken(self) -> list[Result]:
@@ -94,11 +96,12 @@ class Unusable(Exception):
 
 
 def verify(
-    build: Callable[[Case], Any],
+    build: Callable[[Any], Any],
     *,
     target: str = "adapter",
     setup: str = "",
-    laws: tuple[Law, ...] = LAWS,
+    suite: Suite = DISCRETE,
+    laws: tuple[Law, ...] | None = None,
     quick: bool = False,
     seed: int = 0,
     alpha: float = 1e-6,
@@ -109,8 +112,9 @@ def verify(
 ) -> Report:
     """Tries laws on what `build(case)` gives; a right implementation is called wrong with a probability <= alpha.
 
-    `setup` is the Python that defines `build` in the lines of a finding; `seconds`, 50 or with `quick` 6, is about how
-    long a right implementation takes; `limit` is how long one call may take; `watch` sees the results as they come.
+    `laws` are those of the suite unless told; `setup` is the Python that defines `build` in the lines of a finding;
+    `seconds`, 50 or with `quick` 6, is about how long a right implementation takes; `limit` is how long one call may
+    take; `watch` sees the results as they come.
     `on_stuck` is called from another thread where a call does not end even then, inside of a C library, say.
     Nothing raises but a user's interrupt: what an adapter does wrong is in the report.
 
@@ -123,13 +127,13 @@ def verify(
     >>> report.status, [result.law.id for result in report.broken]
     (1, ['schedule-value', 'schedule-precision'])
     """
-    begun, probe, problem = time.monotonic(), Probe(build, limit=limit), ""
+    begun, probe, problem = time.monotonic(), Probe(build, limit=limit, contract=suite.contract), ""
     found: tuple[Result, ...] = ()
     if on_stuck:
         threading.Thread(target=_guard, args=(probe, on_stuck), daemon=True).start()
-    options: dict[str, Any] = {"setup": setup, "laws": laws, "quick": quick, "seed": seed, "alpha": alpha}
+    options: dict[str, Any] = {"setup": setup, "suite": suite, "laws": laws, "quick": quick, "seed": seed}
     try:
-        found = tuple(watch(results(build, **options, seconds=seconds, probe=probe)))
+        found = tuple(watch(results(build, **options, alpha=alpha, seconds=seconds, probe=probe)))
         asked = [result for result in found if result.law.id != "build"] or list(found)
         if all(result.status == "unchecked" for result in asked):
             problem = f"no law could be checked: {asked[0].reason if asked else 'none was chosen'}"
@@ -137,14 +141,15 @@ def verify(
         problem = str(error)
     probe.done = True
     printed = len(probe.printed.getvalue().splitlines())
-    return Report(target, seed, alpha, quick, found, time.monotonic() - begun, printed, problem)
+    return Report(target, seed, alpha, quick, found, time.monotonic() - begun, printed, problem, suite.name)
 
 
 def results(
-    build: Callable[[Case], Any],
+    build: Callable[[Any], Any],
     *,
     setup: str = "",
-    laws: tuple[Law, ...] = LAWS,
+    suite: Suite = DISCRETE,
+    laws: tuple[Law, ...] | None = None,
     quick: bool = False,
     seed: int = 0,
     alpha: float = 1e-6,
@@ -159,36 +164,23 @@ def results(
     Traceback (most recent call last):
     dfm_ref.verify.kit.Unusable: the object that build gives has none of the methods kappa, kappa_dot, ...
     """
-    probe, seconds = probe or Probe(build), seconds or (6.0 if quick else 50.0)
-    if problem := _problem(probe):
+    probe, seconds = probe or Probe(build, contract=suite.contract), seconds or (6.0 if quick else 50.0)
+    methods, problem = suite.methods(probe)
+    if problem:
         raise Unusable(problem)
-    sampled = sum(bool(one.draws) for one in LAWS)
-    begun, left = time.monotonic(), sum(bool(one.draws) for one in laws)
+    if not methods:
+        names = ", ".join(suite.contract.methods)
+        raise Unusable(f"the object that build gives has none of the methods {names}")
+    chosen, sampled = suite.laws if laws is None else laws, sum(bool(one.draws) for one in suite.laws)
+    begun, left = time.monotonic(), sum(bool(one.draws) for one in chosen)
     before: list[Result] = []
-    for one in laws:
+    for one in chosen:
         rest = seconds - (time.monotonic() - begun)
         budget = max(0.02 * seconds, rest / left) if one.draws else 0.01 * seconds
         left -= bool(one.draws)
-        trial = _Run(probe, one, setup, before, quick, zlib.crc32(f"{seed} {one.id}".encode()), alpha / sampled, budget)
-        before.append(trial.result())
+        seed_of, share = zlib.crc32(f"{seed} {one.id}".encode()), alpha / max(1, sampled)
+        before.append(_Run(probe, one, setup, before, quick, seed_of, share, budget).result())
         yield before[-1]
-
-
-def _problem(probe: Probe) -> str:
-    """Why an adapter cannot be tried at all, or nothing."""
-    built, why = 0, ""
-    found = set()
-    for case in each_case((2, 1), (2, 2)):
-        try:
-            found |= {method for method in METHODS if probe.has(case, method)}
-            built += 1
-        except Unbuilt as error:
-            why = error.message
-        except NotCovered as error:
-            why = why or f"build covers no case: {error}"
-    if not built:
-        return f"{why}, on every case" if why else "build covers no case"
-    return "" if found else f"the object that build gives has none of the methods {', '.join(METHODS)}"
 
 
 class _Enough(BaseException):
@@ -215,7 +207,7 @@ class _Run:
         self.patience = 5.0
         """Seconds beyond which a law leaves examples out: an implementation that compiles for every shape is slow."""
         failed = {result.law.id for result in before if result.status == "broken"}
-        self.blocked = {method for method in METHODS if f"answers-{method}" in failed}
+        self.blocked = {method for method in probe.contract.methods if f"answers-{method}" in failed}
         self.unbuilt = "build" in failed
         self.tried, self.draws = 0, 0
         self.tests: set[tuple[Evidence, float]] = set()
@@ -327,7 +319,7 @@ class _Run:
         if error is None:
             message = "the same example holds when it is tried again: the implementation does not repeat itself"
             error = Broken(message, expected="the same answer to the same question", got="another")
-        script = probing.lines(self.probe.calls, self.setup, error.show)
+        script = probing.lines(self.probe.calls, self.setup, error.show, contract=self.probe.contract)
         case = repr(getattr(at, "case", at))
         also = tuple(self._also()) if self.law.id.startswith("bad-") else ()
         return Finding(error.message, _text(error.expected), _text(error.got), script, case, also, error.picture)

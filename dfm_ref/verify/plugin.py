@@ -1,8 +1,8 @@
 """The pytest plugin: `pytest --dfm-adapter my_package:build` gives one test a law, beside the user's own tests.
 
-Options: --dfm-adapter TARGET, as for `dfm-ref verify`; --dfm-laws ID,ID; --dfm-quick; --dfm-seed N. Fixtures:
-`dfm_case`, every case in turn; `dfm_oracle`, the module of exact laws; `dfm_adapter`, what the target builds for
-`dfm_case`. Nothing but pytest is imported before the option is given.
+Options: --dfm-adapter TARGET and --dfm-suite KIND, as for `dfm-ref verify`; --dfm-laws ID,ID; --dfm-quick;
+--dfm-seed N. Fixtures: `dfm_case`, every discrete case in turn; `dfm_oracle`, the module of exact laws; `dfm_adapter`,
+what the target builds for `dfm_case`. Nothing but pytest is imported before the option is given.
 """
 
 from collections.abc import Iterator
@@ -29,6 +29,7 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     """Adds the options, in a group of their own."""
     group = parser.getgroup("dfm_ref", "laws of discrete flow matching")
     group.addoption("--dfm-adapter", metavar="TARGET", help="one test a law on module:attribute, dfm_ref:BACKEND, ...")
+    group.addoption("--dfm-suite", choices=("discrete", "continuous"), default="", help="what kind it is")
     group.addoption("--dfm-laws", metavar="ID,ID", default="", help="these laws only")
     group.addoption("--dfm-quick", action="store_true", help="in ten seconds in all, with less power")
     group.addoption("--dfm-seed", type=int, default=0, help="the seed of the laws of samples (default: 0)")
@@ -51,18 +52,19 @@ class Laws(pytest.Collector):
     def collect(self) -> list[pytest.Item]:
         """A test a law for each build of the target; UsageError where it cannot be imported."""
         from .. import backends
-        from . import laws, targets
+        from . import targets
 
         ids = self.config.getoption("--dfm-laws")
         found: list[pytest.Item] = []
         try:
-            chosen = tuple(map(laws.law, ids.split(","))) if ids else laws.LAWS
-            builds = targets.resolve(self.target)
+            builds = targets.resolve(self.target, suite=self.config.getoption("--dfm-suite"))
+            suite = builds[0].suite
+            chosen = tuple(map(suite.law, ids.split(","))) if ids else suite.laws
         except (ValueError, backends.BackendError) as error:
             raise pytest.UsageError(f"--dfm-adapter: {error}") from None
         for target in builds:
-            some = [law for law in chosen if target is builds[0] or "sample" in law.needs]
-            run = _Run(target, tuple(some), self.config)
+            some = target.laws(chosen)
+            run = _Run(target, some, self.config)
             names = [law.id if len(builds) == 1 else f"{target.name}-{law.id}" for law in some]
             found += [
                 LawItem.from_parent(self, name=f"law[{name}]", law=law, run=run)
@@ -85,9 +87,8 @@ class _Run:
 
         if self.results is None:
             quick, seed = self.config.getoption("--dfm-quick"), self.config.getoption("--dfm-seed")
-            self.results = kit.results(
-                self.target.build, setup=self.target.setup, laws=self.laws, quick=quick, seed=seed
-            )
+            options: dict[str, Any] = {"suite": self.target.suite, "laws": self.laws, "quick": quick, "seed": seed}
+            self.results = kit.results(self.target.build, setup=self.target.setup, **options)
         while id not in self.known:
             result = next(self.results)
             self.known[result.law.id] = result

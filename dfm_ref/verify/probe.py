@@ -1,7 +1,7 @@
 """A probe asks an adapter: it calls one method with copies of its arguments, under a time limit, and checks the answer.
 
 What an answer must be, whatever its values: a NumPy array of the right kind and shape, tokens of the vocabulary, no
-NaN. Every call is remembered as Python that repeats it, so that a finding can be pasted.
+NaN: a `Contract` says so. Every call is remembered as Python that repeats it, so that a finding can be pasted.
 """
 
 import contextlib
@@ -10,7 +10,7 @@ import signal
 import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from types import FrameType
 from typing import Any, NamedTuple, TypeAlias
 
@@ -19,9 +19,11 @@ import numpy as np
 from .cases import Case
 
 __all__ = [
+    "DISCRETE",
     "METHODS",
     "Broken",
     "Call",
+    "Contract",
     "Malformed",
     "NotCovered",
     "Probe",
@@ -83,10 +85,26 @@ class Written(NamedTuple):
     text: str
 
 
+class Contract(NamedTuple):
+    """What a suite asks for: methods with their arguments, what an answer must be, and names for lines to paste."""
+
+    methods: Mapping[str, tuple[str, ...]]
+    check: Callable[[Any, str, dict[str, Any], Any], Any]
+    """check(case, method, arguments, answer) -> the answer, or Malformed where it is not what the contract says."""
+    covers: Callable[[Any, Any], bool]
+    """Whether an object that was built is for a case, which it may know better than `build`."""
+    results: Mapping[str, str]
+    """What the answer of a method is called, where not as the method."""
+    case: str
+    """The type of the cases, in `dfm_ref.verify`."""
+    models: tuple[str, ...] = ()
+    """Further names that lines may use, in `dfm_ref.verify.models`."""
+
+
 class Call(NamedTuple):
     """One call of a method of the object that was built for a case."""
 
-    case: Case
+    case: Any
     method: str
     arguments: tuple[Any, ...]
 
@@ -102,22 +120,22 @@ class Probe:
     array([0.5])
     """
 
-    def __init__(self, build: Callable[[Case], Any], *, limit: float = 20.0) -> None:
-        self.build, self.limit = build, limit
-        self.objects: dict[Case, Any] = {}
+    def __init__(self, build: Callable[[Any], Any], *, limit: float = 20.0, contract: Contract | None = None) -> None:
+        self.build, self.limit, self.contract = build, limit, contract or DISCRETE
+        self.objects: dict[Any, Any] = {}
         self.calls: list[Call] = []
         """The calls since the last `forget`."""
         self.printed = io.StringIO()
-        self.hung: dict[str, str] = {}
+        self.hung: dict[str, tuple[str, Call]] = {}
         self.done = False
         """Whether nothing will be asked any more."""
         self.asking: tuple[str, float] = ("", 0.0)
         """What is being asked, and since when; an empty name between calls."""
 
-    def object(self, case: Case) -> Any:
+    def object(self, case: Any) -> Any:
         """What the adapter builds for a case; NotCovered where it says so, Malformed where it fails."""
         if case not in self.objects:
-            self.objects[case] = self._guarded(f"build({case})", lambda: self.build(case))
+            self.objects[case] = self._guarded(f"build({case})", lambda: self._built(case))
         built = self.objects[case]
         if isinstance(built, NotCovered):
             raise built
@@ -126,55 +144,66 @@ class Probe:
             raise Unbuilt(why, expected="an object, or NotImplementedError", got="an exception")
         return built
 
-    def has(self, case: Case, method: str) -> bool:
-        """Whether the object of a case has a method."""
-        built = self.object(case)
-        return callable(self._guarded(method, lambda: getattr(built, method, None)))
+    def _built(self, case: Any) -> Any:
+        built = self.build(case)
+        if not self.contract.covers(built, case):
+            raise NotImplementedError("its object is for other cases")
+        return built
 
-    def sampler(self, case: Case) -> str:
-        """What kind of sampler the object says it has: grid, multistage or exact."""
+    def has(self, case: Any, method: str) -> bool:
+        """Whether the object of a case has a method."""
+        return callable(self.attribute(case, method, None))
+
+    def attribute(self, case: Any, name: str, default: Any) -> Any:
+        """What the object of a case says about itself; an exception as a value, where it raises."""
         built = self.object(case)
-        kind = self._guarded("sampler", lambda: getattr(built, "sampler", "grid"))
+        return self._guarded(name, lambda: getattr(built, name, default))
+
+    def sampler(self, case: Any) -> str:
+        """What kind of sampler the object says it has: grid, multistage or exact."""
+        kind = self.attribute(case, "sampler", "grid")
         return kind if kind in ("multistage", "exact") else "grid"
 
     def forget(self) -> None:
         """Starts a new list of calls."""
         self.calls = []
 
-    def call(self, case: Case, method: str, *arguments: Any) -> Table:
+    def call(self, case: Any, method: str, *arguments: Any) -> Any:
         """The answer of a method, checked; see the module."""
         return self.checked(case, method, arguments, self.raw(case, method, *arguments))
 
-    def checked(self, case: Case, method: str, arguments: tuple[Any, ...], answer: Any) -> Table:
+    def checked(self, case: Any, method: str, arguments: tuple[Any, ...], answer: Any) -> Any:
         """An answer as it came, or Malformed where it is not what the contract says."""
         if isinstance(answer, Exception):
             raise Malformed(f"{method} raises {_name(answer)} on legal input", expected="an array", got=_name(answer))
-        return _checked(case, method, arguments, answer)
+        named = zip(self.contract.methods[method], _values(arguments), strict=True)
+        return self.contract.check(case, method, dict(named), answer)
 
-    def raw(self, case: Case, method: str, *arguments: Any) -> Any:
+    def raw(self, case: Any, method: str, *arguments: Any) -> Any:
         """The answer as it came, or the exception that was raised."""
         self.calls.append(Call(case, method, arguments))
         return self._answer(case, method, _copies(arguments))
 
-    def changed(self, case: Case, method: str, *arguments: Any) -> list[str]:
+    def changed(self, case: Any, method: str, *arguments: Any) -> list[str]:
         """The names of the arguments into which a call writes."""
         self.calls.append(Call(case, method, arguments))
         given = _copies(arguments)
         self._answer(case, method, given)
-        both = zip(METHODS[method], given, _copies(arguments), strict=True)
+        both = zip(self.contract.methods[method], given, _copies(arguments), strict=True)
         return [name for name, a, b in both if isinstance(a, np.ndarray) and not np.array_equal(a, b)]
 
-    def _answer(self, case: Case, method: str, arguments: list[Any]) -> Any:
+    def _answer(self, case: Any, method: str, arguments: list[Any]) -> Any:
         if not self.has(case, method):
             raise NotCovered(f"no method {method}")
         if method in self.hung:
-            raise Malformed(self.hung[method])
+            message, self.calls[-1] = self.hung[method]  # the call that hung, whichever this is
+            raise Malformed(message)
         function = getattr(self.object(case), method)
         result = self._guarded(method, lambda: function(*arguments))
         if isinstance(result, NotCovered):
             raise result
         if isinstance(result, Malformed):
-            self.hung[method] = result.message
+            self.hung[method] = result.message, self.calls[-1]
         if isinstance(result, Broken):
             raise result
         return result
@@ -229,7 +258,7 @@ def within(seconds: float) -> Iterator[None]:
         signal.signal(signal.SIGALRM, before)
 
 
-def lines(calls: list[Call], setup: str, show: str) -> str:
+def lines(calls: list[Call], setup: str, show: str, *, contract: Contract | None = None) -> str:
     """Python that repeats calls of an adapter, whose `build` the setup defines, and shows what came.
 
     >>> kappa = Call(Case(2, 1, "linear", "uniform"), "kappa", (np.array([0.5]),))
@@ -244,8 +273,8 @@ def lines(calls: list[Call], setup: str, show: str) -> str:
     kappa = it.kappa(t)
     print(kappa)
     """
-    body: list[str] = []
-    objects: dict[Case, str] = {}
+    contract, body = contract or DISCRETE, list[str]()
+    objects: dict[Any, str] = {}
     known: Counter[str] = Counter()
     name = ""
     for call in calls:
@@ -254,30 +283,29 @@ def lines(calls: list[Call], setup: str, show: str) -> str:
             objects[call.case] = of
             body += [f"case{of} = {call.case!r}", f"it{of} = build(case{of})"]
         of = objects[call.case]
-        known[name := _short(call.method)] += 1
+        known[name := contract.results.get(call.method, call.method)] += 1
         name += f"_{known[name]}" if known[name] > 1 else ""
         texts = [_python(value).replace(repr(call.case), f"case{of}") for value in call.arguments]
-        named = [n if len(text) > 12 else text for n, text in zip(METHODS[call.method], texts, strict=True)]
+        names = contract.methods[call.method]
+        named = [n if len(text) > 12 else text for n, text in zip(names, texts, strict=True)]
         written = [isinstance(value, Written) for value in call.arguments]
         for _, argument, text in sorted(zip(written, named, texts, strict=True), key=lambda row: row[0]):
             if argument != text and f"{argument} = {text}" not in body:  # what is written may use the others
                 body.append(f"{argument} = {text}")
         body.append(f"{name} = it{of}.{call.method}({', '.join(named)})")
     text = "\n".join([*body, show or (f"print({name})" if name else "")])
-    imports = ["import numpy as np", "from dfm_ref.verify import Case"]
-    if models := sorted({model for model in ("Constant", "Posterior", "Starts") if f"{model}(" in text}):
+    imports = ["import numpy as np", f"from dfm_ref.verify import {contract.case}"]
+    if models := [model for model in contract.models if f"{model}(" in text]:
         imports.append(f"from dfm_ref.verify.models import {', '.join(models)}")
     return "\n".join([*imports, setup, "", text])
 
 
-def _short(method: str) -> str:
-    names = {"sample": "frames", "sample_path": "x_t", "velocity": "u", "corrector_velocity": "u", "kappa_inverse": "t"}
-    return names.get(method, method)
+def _values(arguments: tuple[Any, ...]) -> list[Any]:
+    return [a.value if isinstance(a, Written) else a for a in arguments]
 
 
 def _copies(arguments: tuple[Any, ...]) -> list[Any]:
-    values = [a.value if isinstance(a, Written) else a for a in arguments]
-    return [a.copy() if isinstance(a, np.ndarray) else a for a in values]
+    return [a.copy() if isinstance(a, np.ndarray) else a for a in _values(arguments)]
 
 
 def _python(value: Any) -> str:
@@ -310,9 +338,8 @@ def _name(error: BaseException) -> str:
     return text if len(text) <= 200 else f"{text[:197]}..."
 
 
-def _checked(case: Case, method: str, arguments: tuple[Any, ...], answer: Any) -> Table:
+def _checked(case: Case, method: str, named: dict[str, Any], answer: Any) -> Table:
     """The answer, or Malformed: see `METHODS` of the contract for kinds and shapes."""
-    named = {n: getattr(a, "value", a) for n, a in zip(METHODS[method], arguments, strict=True)}
     if not isinstance(answer, np.ndarray):
         raise Malformed(
             f"{method} returns {type(answer).__name__}", expected="a NumPy array", got=type(answer).__name__
@@ -340,3 +367,14 @@ def _shape(named: dict[str, Any], method: str) -> tuple[int, ...]:
         return (len(named["times"]), *named["x_0"].shape)
     first = named[METHODS[method][0]].shape
     return first[:-1] if method in _LOSSES else tuple(first)
+
+
+DISCRETE = Contract(
+    METHODS,
+    _checked,
+    lambda built, case: True,
+    {"sample": "frames", "sample_path": "x_t", "velocity": "u", "corrector_velocity": "u", "kappa_inverse": "t"},
+    "Case",
+    ("Constant", "Posterior", "Starts"),
+)
+"""The contract of implementations of discrete flow matching."""

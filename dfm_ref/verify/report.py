@@ -8,8 +8,8 @@ from typing import Any
 
 from .. import __version__
 from .kit import Finding, Report, Result
-from .laws import LAWS
 from .measurements import Convergence
+from .suites import DISCRETE, Suite
 
 __all__ = [
     "SCHEMA",
@@ -29,14 +29,14 @@ SCHEMA = 1
 """The version of the JSON document: docs/verify.md says what is in it."""
 
 
-def catalogue() -> str:
-    """The laws, a line each: what `verify --laws` prints.
+def catalogue(*, suite: Suite = DISCRETE) -> str:
+    """The laws of a suite, a line each: what `verify --laws` prints.
 
     >>> catalogue().splitlines()[0].split()[0]
     'build'
     """
-    width = max(len(law.id) for law in LAWS)
-    return "\n".join(f"{law.id:{width}}  {law.says}" for law in LAWS)
+    width = max(len(law.id) for law in suite.laws)
+    return "\n".join(f"{law.id:{width}}  {law.says}" for law in suite.laws)
 
 
 def document(reports: list[Report], *, measured: Sequence[Convergence] = ()) -> dict[str, Any]:
@@ -56,6 +56,7 @@ def document(reports: list[Report], *, measured: Sequence[Convergence] = ()) -> 
         "runs": [
             {
                 "target": report.target,
+                "suite": report.suite,
                 "status": report.status,
                 "problem": report.problem,
                 "seconds": round(report.seconds, 3),
@@ -161,7 +162,7 @@ def told(result: Result) -> list[str]:
     """A broken law: what is wrong, the law, what was expected and came, and Python to paste.
 
     >>> finding = Finding("the rates do not close", "0.0", "0.5", "print(u)", "a case")
-    >>> told(Result(LAWS[0], "broken", finding=finding))[0]
+    >>> told(Result(DISCRETE.laws[0], "broken", finding=finding))[0]
     'build: the rates do not close'
     """
     finding, law = result.finding, result.law
@@ -182,7 +183,7 @@ def told(result: Result) -> list[str]:
 def rows(report: Report, *, verbose: bool = False) -> list[tuple[str, str, str]]:
     """The table: id, status, and why or what.
 
-    >>> rows(Report("mine:build", 0, 1e-6, True, (Result(LAWS[0], "holds"),), 0.0))
+    >>> rows(Report("mine:build", 0, 1e-6, True, (Result(DISCRETE.laws[0], "holds"),), 0.0))
     [('build', 'holds', '')]
     """
     return [(result.law.id, _MARK[result.status], _why(result, verbose)) for result in report.results]

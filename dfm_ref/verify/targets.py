@@ -1,4 +1,4 @@
-"""What `verify` is pointed at: a built-in name, or module:attribute, and the builds that stand behind it."""
+"""What `verify` is pointed at: a built-in name, or module:attribute; the builds behind it, and their suite."""
 
 import contextlib
 import importlib
@@ -10,10 +10,11 @@ from typing import Any, NamedTuple
 
 from .. import backends
 from ..protocols import Backend
-from .cases import Case
+from .laws import Law
 from .probe import TimedOut, within
+from .suites import CONTINUOUS, DISCRETE, SUITES, Suite, suite_of
 
-__all__ = ["Target", "TargetError", "resolve"]
+__all__ = ["Package", "Target", "TargetError", "resolve"]
 
 
 class TargetError(ValueError):
@@ -24,26 +25,73 @@ class Target(NamedTuple):
     """A build function with a name, and the Python that defines `build` in the lines of a finding."""
 
     name: str
-    build: Callable[[Case], Any]
+    build: Callable[[Any], Any]
     setup: str
     limit: float = 20.0
     """Seconds that a call may take, where the user says nothing."""
+    suite: Suite = DISCRETE
+    differs: str = ""
+    """The one method in which it differs from the target before it; empty where it may in any."""
+
+    def laws(self, chosen: tuple[Law, ...]) -> tuple[Law, ...]:
+        """Those of the laws that are not already known from the target before it."""
+        return tuple(law for law in chosen if not self.differs or self.differs in law.needs)
 
 
-def resolve(target: str, *, backend: str = "numpy", limit: float = 60.0) -> list[Target]:
-    """The builds of "dfm_ref", "dfm_ref:BACKEND", "flow_matching", "flow_matching:OPTION", or "module:attribute".
+class Package(NamedTuple):
+    """A package of which variants are tried: what it needs, and the module of the adapter, which has them by name."""
 
-    Without an attribute it is `build`. A module is looked for in the working directory too. TargetError where the
-    import fails or takes longer than `limit` seconds.
+    needs: tuple[str, ...]
+    install: str
+    adapter: str
+    suite: Suite
+    differs: str = ""
+
+
+_ADAPTERS = "dfm_ref.verify.adapters"
+_PACKAGES = {
+    ("flow_matching", "discrete"): Package(
+        ("torch", "flow_matching"),
+        "pip install flow_matching torch tqdm",
+        f"{_ADAPTERS}.flow_matching",
+        DISCRETE,
+        differs="sample",
+    ),
+    ("flow_matching", "continuous"): Package(
+        ("torch", "torchdiffeq", "flow_matching"),
+        "pip install flow_matching torch torchdiffeq",
+        f"{_ADAPTERS}.flow_matching_ode",
+        CONTINUOUS,
+    ),
+    ("zuko", "continuous"): Package(("torch", "zuko"), "pip install zuko torch", f"{_ADAPTERS}.zuko", CONTINUOUS),
+    ("torchcfm", "continuous"): Package(
+        ("torch", "ot", "torchcfm.conditional_flow_matching"),
+        "pip install --no-deps torchcfm, beside torch and POT",
+        f"{_ADAPTERS}.torchcfm",
+        CONTINUOUS,
+    ),
+}
+"""By name and suite; the first suite of a name is the one meant where none is named."""
+
+
+def resolve(target: str, *, backend: str = "numpy", suite: str = "", limit: float = 60.0) -> list[Target]:
+    """The builds of "dfm_ref[:BACKEND]", of "flow_matching", "zuko" or "torchcfm[:VARIANT]", or of "module:attribute".
+
+    Without an attribute it is `build`. A module is looked for in the working directory too. Without a suite, that of
+    a module is seen from what it builds. TargetError where the import fails or takes longer than `limit` seconds.
 
     >>> [one.name for one in resolve("dfm_ref:numpy")]
     ['dfm_ref:numpy']
     """
+    if suite and suite not in SUITES:
+        raise TargetError(f"suite: expected one of {', '.join(SUITES)}, got {suite}")
     package, _, attribute = target.partition(":")
     if package == "dfm_ref":
-        return [_ours(attribute or backend)]
-    if package == "flow_matching":
-        return _flow_matching(attribute)
+        return _ours(attribute or backend, suite)
+    if known := [of for name, of in _PACKAGES if name == package]:
+        if suite and suite not in known:
+            raise TargetError(f"{package}: expected the suite {', '.join(known)}, got {suite}")
+        return _variants(package, attribute, _PACKAGES[package, suite or known[0]])
     found = _imported(package, attribute or "build", limit)
     if not callable(found):
         raise TargetError(f"{target}: expected a function build(case), got {type(found).__name__}")
@@ -53,37 +101,51 @@ def resolve(target: str, *, backend: str = "numpy", limit: float = 60.0) -> list
         setup += f"\nbuild = {attribute}"
     elif head != "build":
         setup += " as build"
-    return [Target(target, found, setup)]
+    return [Target(target, found, setup, suite=SUITES[suite] if suite else suite_of(found))]
 
 
-def _ours(name: str) -> Target:
+def _ours(name: str, suite: str) -> list[Target]:
+    loaded: Backend = backends.load(name)
+    # JAX compiles every operation anew for every number of events
+    limit, imports = 120.0 if name == "jax" else 20.0, "from dfm_ref import backends"
+    if suite == "continuous":
+        from .adapters import ours_continuous as continuous
+
+        setup = f"{imports}\nfrom dfm_ref.verify.adapters import ours_continuous\nbuild = ours_continuous."
+        setup += f"{{}}(backends.load({name!r}))"
+        return [
+            Target(f"dfm_ref:{name}", continuous.on(loaded), setup.format("on"), limit, CONTINUOUS),
+            Target(
+                f"dfm_ref:{name}, solved", continuous.solved_on(loaded), setup.format("solved_on"), limit, CONTINUOUS
+            ),
+        ]
     from .adapters import ours
 
-    loaded: Backend = backends.load(name)
-    imports = "from dfm_ref import backends\nfrom dfm_ref.verify.adapters import ours"
-    setup = f"{imports}\nbuild = ours.on(backends.load({name!r}))"
-    # JAX compiles every operation anew for every number of events
-    return Target(f"dfm_ref:{name}", ours.on(loaded), setup, limit=120.0 if name == "jax" else 20.0)
+    setup = f"{imports}\nfrom dfm_ref.verify.adapters import ours\nbuild = ours.on(backends.load({name!r}))"
+    return [Target(f"dfm_ref:{name}", ours.on(loaded), setup, limit)]
 
 
-def _flow_matching(option: str) -> list[Target]:
-    for needed in ("torch", "flow_matching"):
+def _variants(name: str, option: str, package: Package) -> list[Target]:
+    for needed in package.needs:
         try:
             importlib.import_module(needed)
         except Exception as error:
             why = " ".join(str(error).split())
-            install = "Install it with: pip install flow_matching torch tqdm"
-            raise TargetError(f"flow_matching: {why}. {install}") from None
-    from .adapters import flow_matching
-
-    variants = flow_matching.VARIANTS
+            raise TargetError(f"{name}: {why}. Install it with: {package.install}") from None
+    variants = importlib.import_module(package.adapter).VARIANTS
     if option and option not in variants:
-        raise TargetError(f"flow_matching: expected an option among {', '.join(variants)}, got {option}")
-    where = "from dfm_ref.verify.adapters.flow_matching import VARIANTS"
+        raise TargetError(f"{name}: expected an option among {', '.join(variants)}, got {option}")
+    where = f"from {package.adapter} import VARIANTS"
+    chosen = [variant for variant in variants if option in ("", variant)]
     return [
-        Target(f"flow_matching:{name}", build, f"{where}\nbuild = VARIANTS[{name!r}]")
-        for name, build in variants.items()
-        if option in ("", name)
+        Target(
+            f"{name}:{variant}",
+            variants[variant],
+            f"{where}\nbuild = VARIANTS[{variant!r}]",
+            suite=package.suite,
+            differs=package.differs if variant != chosen[0] else "",
+        )
+        for variant in chosen
     ]
 
 

@@ -47,6 +47,9 @@ class Converted:
         *head, last = arguments
         rest = [*map(self._given, head), self._library.seed(last) if seeded else self._given(last)]
         answer = method(*rest)
+        return tuple(map(self._back, answer)) if isinstance(answer, tuple) else self._back(answer)
+
+    def _back(self, answer: Any) -> Any:
         return self._library.to_numpy(answer) if self._library.is_array(answer) else answer
 
     def _given(self, value: Any) -> Any:
@@ -93,6 +96,8 @@ _FORWARD: dict[str, Callable[..., Any]] = {
 }
 """A method of t = 1 - r, by the method of r."""
 
+_CONTINUOUS = ("flow", "inverse", "log_prob")
+
 
 def reverse_time(build: Build, *, negative_rates: bool = False) -> Build:
     """A `build` whose time runs from noise to data, of one whose time r = 1 - t runs from data to noise.
@@ -135,7 +140,7 @@ def covering(build: Any, covers: Mapping[str, Any] | None) -> Build:
         for name, value in (covers or {}).items():
             if getattr(case, name) != value:
                 raise NotImplementedError(f"covers {name}={value!r} alone")
-        served = not isinstance(build, type) and any(hasattr(build, name) for name in _FORWARD)
+        served = not isinstance(build, type) and any(hasattr(build, name) for name in (*_FORWARD, *_CONTINUOUS))
         return build if served else build(case)
 
     return covered
@@ -155,6 +160,6 @@ def converted(build: Any, library: Library, *, covers: Mapping[str, Any] | None,
     inner = covering(build, covers)
 
     def numpy_build(case: Case) -> Converted:
-        return Converted(inner(case), library, case.vocab_size)
+        return Converted(inner(case), library, getattr(case, "vocab_size", 0))  # a continuous case has none
 
     return reverse_time(numpy_build, negative_rates=negative) if turned else numpy_build

@@ -25,7 +25,7 @@ from .arguments import (
 from .law import Law, Table, Trial, each_case, slack
 from .velocities import rates
 
-__all__ = ["LAWS"]
+__all__ = ["LAWS", "global_seed"]
 
 _CONTRACT = "the contract of adapters"
 
@@ -94,9 +94,9 @@ def _deterministic(trial: Trial, at: Ask) -> None:
     for seed in (3, 0, 2**31 - 1):
         trial.probe.forget()
         arguments = (*at.arguments[:-1], seed)
-        with _global_seed(1):
+        with global_seed(1):
             first = trial.call(at.case, at.method, *arguments)
-        with _global_seed(2):
+        with global_seed(2):
             second = trial.call(at.case, at.method, *arguments)
         if not np.array_equal(first, second):
             message = f"{at.method} with the seed {seed} gives two results"
@@ -116,8 +116,13 @@ def _seeds(trial: Trial, at: Ask) -> None:
 
 
 @contextmanager
-def _global_seed(seed: int) -> Iterator[None]:
-    """The global generators of Python, NumPy and a PyTorch that is loaded, set; and set back."""
+def global_seed(seed: int) -> Iterator[None]:
+    """The global generators of Python, NumPy and a PyTorch that is loaded, set; and set back.
+
+    >>> with global_seed(0):
+    ...     np.random.random() == np.random.RandomState(0).random()
+    True
+    """
     torch: Any = sys.modules.get("torch")
     before = random.getstate(), np.random.get_state(), torch and torch.get_rng_state()
     random.seed(seed)

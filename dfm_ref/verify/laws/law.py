@@ -67,6 +67,12 @@ class Trial:
         """The k-th seed to hand to an adapter, in [0, 2**31)."""
         return int(np.random.default_rng([self.seed, self.draws]).integers(2**30)) + k
 
+    def unseen(self, case: Any, method: str, *arguments: Any) -> Any:
+        """The answer of a call that a finding does not repeat, unless it is what is wrong."""
+        answer = self.call(case, method, *arguments)
+        self.probe.calls.pop()
+        return answer
+
     def rejects(self, evidence: Evidence, of: int) -> bool:
         """Whether one of `of` tests of this look and example is rejected."""
         self.tests.append((evidence, self.alpha / of))

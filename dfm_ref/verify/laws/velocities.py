@@ -169,7 +169,8 @@ def _heat(x_t: Table, u: Table) -> tuple[str, list[str], list[list[float]]]:
 
 
 def _ask(trial: Trial, case: Case, arguments: tuple[Table, ...], *strength: float) -> Table:
-    return trial.call(case, "corrector_velocity" if strength else "velocity", *arguments, *strength)
+    method = "corrector_velocity" if strength else "velocity"
+    return np.asarray(trial.call(case, method, *arguments, *strength))
 
 
 def _tolerance(u: Table, case: Case, t: float, *strength: float) -> float:

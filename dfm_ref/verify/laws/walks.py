@@ -176,7 +176,7 @@ def _sampled(trial: Trial, walk: Walk, times: tuple[float, ...], seed: int) -> T
     """Frames from x_0 ~ p at the least of the times; the model is remembered as it prints."""
     case, start = walk.case, Starts(walk.case, walk.q, min(times), trial.draws, seed)
     x_0 = Written(start(), f"{start!r}()")
-    return trial.call(case, "sample", Recorder(walk.model, case), x_0, np.array(times), seed)
+    return np.asarray(trial.call(case, "sample", Recorder(walk.model, case), x_0, np.array(times), seed))
 
 
 def codes(x: Table, vocab_size: int) -> Table:

@@ -10,7 +10,7 @@ from importlib import resources
 from types import ModuleType
 from typing import Any, NamedTuple
 
-__all__ = ["AREAS", "MUTANTS", "Mutant", "mutant"]
+__all__ = ["AREAS", "MUTANTS", "Mutant", "built", "mutant"]
 
 AREAS = (
     "schedules",
@@ -1084,19 +1084,27 @@ def mutant(id: str) -> Callable[[Any], Any]:
     >>> wrong.velocity([[[0.25, 0.75]]], [[0]], [0.5]).tolist()
     [[[0.0, 1.5]]]
     """
-    known = {m.id: m for m in MUTANTS}
+    return built(id, MUTANTS)
+
+
+def built(id: str, among: tuple[Mutant, ...], *, of: str = "right") -> Callable[[Any], Any]:
+    """The `build` of a right implementation, the module `of`, with the line of a mutant among some replaced.
+
+    >>> built("losses_in_bits", MUTANTS).__name__
+    'build'
+    """
+    known = {m.id: m for m in among}
     if id not in known:
         raise ValueError(f"id must be that of a mutant, got {id!r}")
     module = ModuleType(f"{__package__}.{id}")
-    source = _replaced(_right(), known[id])
-    exec(compile(source, f"<{id}>", "exec"), module.__dict__)
+    exec(compile(_replaced(_right(of), known[id]), f"<{id}>", "exec"), module.__dict__)
     build: Callable[[Any], Any] = module.__dict__["build"]
     return build
 
 
-def _right() -> str:
-    """The text of the right implementation."""
-    return resources.files(__package__).joinpath("right.py").read_text(encoding="utf-8")
+def _right(name: str = "right") -> str:
+    """The text of a right implementation."""
+    return resources.files(__package__).joinpath(f"{name}.py").read_text(encoding="utf-8")
 
 
 def _replaced(source: str, change: Mutant) -> str:
