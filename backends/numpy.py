@@ -1,23 +1,28 @@
-"""NumPy: the default, always there. Trains on several cores, one shard of the batch each."""
+"""NumPy: the default, always there. Works on several cores, one shard of the batch each."""
 
 import ctypes
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib import import_module
-from typing import Any
+from typing import Any, TypeVar
 
 import array_api_compat.numpy as xp
 import numpy as np
 
+from dfm_ref.continuous import flows, maximum_likelihood
 from dfm_ref.nn import train
-from dfm_ref.protocols import Array, Backend, Params
+from dfm_ref.nn.field import Field
+from dfm_ref.protocols import Array, Backend, Key, Params
+
+T = TypeVar("T")
+R = TypeVar("R")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_SHARD = 8  # sequences, at least: smaller products are not worth a thread
+_SHARD, _POINTS = 8, 512  # sequences, or points, at least: smaller products are not worth a thread
 
 
 def gradients_in_threads(
@@ -35,9 +40,92 @@ def gradients_in_threads(
         part, known = (a[k::shards] for a in (x_1, x_t, t)), None if labels is None else labels[k::shards]
         return train.gradients(config, params, *part, labels=known)  # times rise along a batch: every shard has all
 
+    losses, grads = zip(*_in_threads(one, range(shards)), strict=True)
+    return sum(losses), _sum(grads)
+
+
+def log_prob_in_threads(flow: flows.Flow, params: Params, x: Array) -> Array:
+    """`flows.log_prob`, a shard of the points on every core."""
+    shards = _shards(x, flow.dim)
+    return np.concatenate(_in_threads(lambda rows: flows.log_prob(flow, params, x[rows]), shards))
+
+
+def sample_in_threads(flow: flows.Flow, params: Params, key: Key, num: int, *, first: int = 0) -> Array:
+    """`flows.sample`, a shard of the draws on every core: a draw depends on its number alone."""
+
+    def one(rows: slice) -> Array:
+        return flows.sample(flow, params, key, rows.stop - rows.start, first=first + rows.start)
+
+    return np.concatenate(_in_threads(one, _split(num)))
+
+
+def likelihood_gradients_in_threads(flow: flows.Flow, params: Params, x: Array) -> tuple[Array, Params]:
+    """`maximum_likelihood.gradients`, a shard of the points on every core; equal up to the order of sums."""
+
+    def one(rows: slice) -> tuple[Array, Params]:
+        loss, grads = maximum_likelihood.gradients(flow, params, x[rows])
+        share = len(x[rows]) / len(x)
+        return loss * share, {name: g * share for name, g in grads.items()}
+
+    losses, grads = zip(*_in_threads(one, _shards(x, flow.dim)), strict=True)
+    return sum(losses), _sum(grads)
+
+
+class FieldInThreads(Field):
+    """`Field`, a shard of the points on every core; its residuals are those of each shard."""
+
+    def forward(
+        self, params: Params, x: Array, t: Array | float, *, label: Array | int | None = None
+    ) -> tuple[Array, Any]:
+        given: tuple[Any, Any] = (t, label)  # a number, or one a point
+        fits = all(np.shape(a) == x.shape[:1] for a in given if np.ndim(a))
+        shards = _shards(x, self.dim) if fits else [slice(None)]
+
+        def one(rows: slice) -> tuple[Array, Any]:
+            time, known = (a[rows] if np.ndim(a) else a for a in given)
+            return super(FieldInThreads, self).forward(params, x[rows], time, label=known)
+
+        v, residuals = zip(*_in_threads(one, shards), strict=True)
+        return np.concatenate(v), residuals
+
+    def backward(self, params: Params, residuals: Any, dv: Array) -> Params:
+        pieces = zip(residuals, _like(residuals, dv), strict=True)
+        return _sum(_in_threads(lambda piece: super(FieldInThreads, self).backward(params, *piece), pieces))
+
+    def jvp(self, params: Params, residuals: Any, dx: Array) -> Array:
+        pieces = zip(residuals, _like(residuals, dx), strict=True)
+        return np.concatenate(_in_threads(lambda p: super(FieldInThreads, self).jvp(params, *p), pieces))
+
+    def divergence(self, params: Params, residuals: Any) -> Array:
+        return np.concatenate(_in_threads(lambda r: super(FieldInThreads, self).divergence(params, r), residuals))
+
+
+def _shards(x: Array, dim: int) -> list[slice]:
+    """The rows of the points float[B, D] for each core; all in one where they are no such points, for the error."""
+    return _split(len(x)) if x.shape[1:] == (dim,) else [slice(None)]
+
+
+def _split(count: int) -> list[slice]:
+    number = max(1, min(_cores(), count // _POINTS)) if _blas() else 1
+    return [slice(count * k // number, count * (k + 1) // number) for k in range(number)]
+
+
+def _like(residuals: Sequence[Any], rows: Array) -> list[Array]:
+    """The rows that belong to the residuals of each shard."""
+    return [rows[shard] for shard in _split(len(rows))] if len(residuals) > 1 else [rows]
+
+
+def _sum(grads: Sequence[Params]) -> Params:
+    return {name: sum((g[name] for g in grads[1:]), grads[0][name]) for name in grads[0]}
+
+
+def _in_threads(function: Callable[[T], R], shards: Iterable[T]) -> list[R]:
+    """The results for all shards, in their order."""
+    first, *rest = shards
+    if not rest:
+        return [function(first)]
     with _one_blas_thread():
-        losses, grads = zip(*_threads(shards).map(one, range(shards)), strict=True)
-    return sum(losses), {name: sum(g[name] for g in grads[1:]) + grads[0][name] for name in params}
+        return list(_threads(1 + len(rest)).map(function, [first, *rest]))
 
 
 def _cores() -> int:
@@ -86,4 +174,16 @@ def _keep_freed_memory() -> None:
 if sys.platform == "linux":
     _keep_freed_memory()
 
-backend = Backend("numpy", xp, asarray=np.asarray, to_numpy=np.asarray, kernels={train.gradients: gradients_in_threads})
+backend = Backend(
+    "numpy",
+    xp,
+    asarray=np.asarray,
+    to_numpy=np.asarray,
+    kernels={
+        train.gradients: gradients_in_threads,
+        flows.log_prob: log_prob_in_threads,
+        flows.sample: sample_in_threads,
+        maximum_likelihood.gradients: likelihood_gradients_in_threads,
+        Field: FieldInThreads,
+    },
+)

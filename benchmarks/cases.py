@@ -45,7 +45,7 @@ class Case(NamedTuple):
 
     @property
     def name(self) -> str:
-        return ",".join(f"{letter}={self.sizes[letter]}" for letter in "BNV")
+        return ",".join(f"{letter}={size}" for letter, size in self.sizes.items())
 
 
 def build(operation: str, side: str, inputs: dict[str, Any]) -> Callable[[], Any]:
@@ -205,8 +205,68 @@ def _network_from_masks(B: int, N: int, V: int) -> dict[str, Any]:
     return {"params": inputs["params"], "x_0": np.full((B, N), V - 1), "steps": 1024, **sizes}
 
 
+def _flow(B: int, D: int, kind: str) -> dict[str, Any]:
+    """Points, and one set of weights for both sides, near the identity: there both mean the same by them."""
+    from dfm_ref import random
+    from dfm_ref.continuous import coupling
+    from dfm_ref.nn.perceptron import _masks
+
+    g, depth = np.random.default_rng(0), 3
+    flow = getattr(coupling, kind)(D, depth=depth)
+    start = flow.init(random.key(0), dtype=np.float32)
+    params = {name: p + 0.02 * g.standard_normal(p.shape, dtype=np.float32) for name, p in start.items()}
+    masks = [_masks(layer.net) for layer in flow.flow.flows] if kind == "maf" else []
+    return {"kind": kind, "depth": depth, "params": params, "masks": masks, "x": _normal(B, D)}
+
+
+def _normal(B: int, D: int) -> np.ndarray:
+    return np.random.default_rng(1).standard_normal((B, D), dtype=np.float32)
+
+
+def _field_step(B: int, D: int) -> dict[str, Any]:
+    from dfm_ref import random, times
+
+    t = times.low_discrepancy(random.split(random.key(0))[0], B).astype(np.float32)  # as `matching.gradients` has them
+    return {"params": _learned(D), "hidden": 256, "x_0": _normal(B, D), "x_1": _clusters(B, D), "t": t}
+
+
+def _field_sample(B: int, D: int, steps: int) -> dict[str, Any]:
+    return {"params": _learned(D), "hidden": 256, "x_0": _normal(B, D), "steps": steps}
+
+
+def _field_log_prob(B: int, D: int) -> dict[str, Any]:
+    return {"params": _learned(D), "hidden": 256, "x_1": _clusters(B, D)}
+
+
+def _clusters(B: int, D: int) -> np.ndarray:
+    """Data of eight round clusters, of about unit variance."""
+    g = np.random.default_rng(2)
+    centres = g.standard_normal((8, D))
+    return (centres[g.integers(0, 8, B)] + 0.3 * g.standard_normal((B, D))).astype(np.float32)
+
+
+@cache
+def _learned(D: int) -> dict[str, Any]:
+    """The weights of a velocity that has seen the clusters for a moment, which makes solvers take real steps."""
+    from dfm_ref import random
+    from dfm_ref.continuous import gaussian_paths, matching, training
+    from dfm_ref.nn.field import Field
+
+    net, path, x_1 = Field(D, 256), gaussian_paths.OptimalTransport(), _clusters(128, D)
+
+    def loss(params: dict[str, Any], key: Any, step: int) -> tuple[Any, dict[str, Any]]:
+        x_0 = random.normal(random.fold_in(key, 1), x_1.shape).astype(np.float32)
+        return matching.gradients(path, net, params, key, x_0, x_1)
+
+    *_, (state, _) = training.train(training.Recipe(steps=200, learning_rate=3e-3), loss, net.init(random.key(0)))
+    return state.average
+
+
 def calls(case: Case, inputs: dict[str, Any]) -> tuple[float, float] | None:
-    """How often each side asks the model for a sequence, where that is what a case is about."""
+    """How often each side asks the model for a sequence, or for all points, where that is what a case is about."""
+    if case.operation in ("field_sample", "field_log_prob") and not missing(case):
+        ours, theirs = (float(build(case.operation, side, inputs)()[-1]) for side in SIDES)
+        return ours, theirs
     if case.suite != "exact":
         return None
     asked = dict.fromkeys(SIDES, 0)
@@ -351,12 +411,16 @@ def _check_categorical() -> Verdict:
 
 
 def _check_train_step() -> Verdict:
-    inputs = _network(3, 5, 7, dim=16, depth=2)
-    ours, theirs = (_arrays(result) for result in _both("train_step", inputs).values())
+    return _check_step("train_step", _network(3, 5, 7, dim=16, depth=2))
+
+
+def _check_step(
+    operation: str, inputs: dict[str, Any], bounds: tuple[float, ...] = (1e-5, 1e-4, 1e-2, 1e-2)
+) -> Verdict:
+    ours, theirs = (_arrays(result) for result in _both(operation, inputs).values())
     start = _arrays(inputs["params"])[0]
     names = ("loss", "clipped gradient", "update", "averaged update")
-    bounds = (1e-5, 1e-4, 1e-2, 1e-2)  # Adam divides the gradient by itself: its rounding errors grow
-    origins = (0.0, 0.0, start, start)
+    origins = (0.0, 0.0, start, start)  # Adam divides the gradient by itself: its rounding errors grow
     off = [
         float(np.linalg.norm(a - b) / np.linalg.norm(b - origin))
         for a, b, origin in zip(ours, theirs, origins, strict=True)
@@ -382,6 +446,81 @@ def _check_end_to_end() -> Verdict:
     )
 
 
+FLOWS = ("maf", "neural_spline", "real_nvp")
+_FLOORS = "zuko's splines have no least width or height of a bin, ours 1/1000 of the whole"
+
+
+def _check_flow_log_prob() -> Verdict:
+    off = {}
+    for kind in FLOWS:
+        inputs = _flow(512, 3, kind)
+        ours, theirs = (np.asarray(values) for values in _both("flow_log_prob", inputs).values())
+        base = -np.sum(inputs["x"] ** 2 + np.log(2 * np.pi), axis=-1) / 2
+        off[kind] = float(np.linalg.norm(ours - theirs) / np.linalg.norm(theirs - base))
+    return _of_flows(off, "log-densities of the same weights, relative to what they add to N(0, I)")
+
+
+def _check_flow_sample() -> Verdict:
+    import torch
+    import zuko_flows
+
+    from dfm_ref import random
+    from dfm_ref.continuous import coupling
+
+    off, verdicts = {}, []
+    for kind in FLOWS:
+        inputs = _flow(40_000, 2, kind)
+        draws = _both("flow_sample", inputs)
+        back = zuko_flows.build(kind, 2, inputs["depth"], inputs["params"], inputs["masks"])().transform
+        with torch.inference_mode():
+            z = back(torch.from_numpy(draws["ours"])).numpy()
+        noise = random.normal(random.key(0), z.shape)
+        off[kind] = float(np.linalg.norm(z - noise) / np.linalg.norm(noise))
+        flow = getattr(coupling, kind)(2, depth=inputs["depth"])
+        cells = {side: _cells(flow.inverse(inputs["params"], np.asarray(x))[0]) for side, x in draws.items()}
+        verdicts.append(_against(np.full((8, 8), 1 / 64), cells, "draws of both, taken back by our inverse"))
+    same, why = _of_flows(off, "our draws, taken back by zuko, beside our noise")
+    return Verdict(same and all(v.same for v in verdicts), f"{why}; {verdicts[0].why}")
+
+
+def _cells(z: np.ndarray) -> np.ndarray:
+    """Which of 8 equally likely parts of the line each coordinate of a normal point is in."""
+    return np.searchsorted([-1.15034938, -0.67448975, -0.31863936, 0.0, 0.31863936, 0.67448975, 1.15034938], z)
+
+
+def _of_flows(off: dict[str, float], what: str) -> Verdict:
+    told = ", ".join(f"{kind} {d:.1e}" for kind, d in off.items())
+    bounds = {"maf": 1e-3, "neural_spline": 2e-2, "real_nvp": 1e-3}
+    same = all(d <= bounds[kind] for kind, d in off.items())
+    return Verdict(same, f"{what}: {told}; bounds {tuple(bounds.values())}, as {_FLOORS}")
+
+
+def _check_flow_step() -> Verdict:
+    bounds = {
+        "maf": (1e-4, 1e-3, 2e-2, 2e-2),
+        "neural_spline": (1e-3, 2e-2, 0.2, 0.2),
+        "real_nvp": (1e-4, 1e-3, 2e-2, 2e-2),
+    }
+    verdicts = {kind: _check_step("flow_step", _flow(512, 3, kind), bounds[kind]) for kind in FLOWS}
+    why = "; ".join(f"{kind}: {v.why}" for kind, v in verdicts.items())
+    return Verdict(all(v.same for v in verdicts.values()), f"{why}; {_FLOORS}")
+
+
+def _check_field_sample() -> Verdict:
+    verdicts = [
+        _check_ends("field_sample", _field_sample(256, 2, steps), what, bound)
+        for steps, what, bound in ((0, "ends of the same noise by adaptive steps", 3e-3), (20, "by 20 steps", 1e-4))
+    ]
+    return Verdict(all(v.same for v in verdicts), "; ".join(v.why for v in verdicts))
+
+
+def _check_ends(operation: str, inputs: dict[str, Any], what: str, bound: float) -> Verdict:
+    """All that the two sides give but the number of evaluations, which is the last."""
+    ours, theirs = (_arrays(result)[:-1] for result in _both(operation, inputs).values())
+    worst = max(np.linalg.norm(a - b) / np.linalg.norm(b) for a, b in zip(ours, theirs, strict=True))
+    return Verdict(bool(worst <= bound), f"{what}: relative difference {worst:.1e}, bound {bound:g}")
+
+
 _CHECKS: dict[str, Callable[[], Verdict]] = {
     "sample": _check_sample,
     "path": _check_path,
@@ -395,6 +534,14 @@ _CHECKS: dict[str, Callable[[], Verdict]] = {
     "forward": lambda: _check_values("forward", _network(3, 5, 7, dim=16, depth=2), "logits"),
     "train_step": _check_train_step,
     "end_to_end": _check_end_to_end,
+    "flow_log_prob": _check_flow_log_prob,
+    "flow_sample": _check_flow_sample,
+    "flow_step": _check_flow_step,
+    "field_step": lambda: _check_step("field_step", _field_step(256, 2)),
+    "field_sample": _check_field_sample,
+    "field_log_prob": lambda: _check_ends(
+        "field_log_prob", _field_log_prob(64, 2), "noise behind the same points, and log-density", 3e-3
+    ),
 }
 
 
@@ -407,6 +554,7 @@ def _size(B: int, N: int, V: int) -> dict[str, int]:
 
 _SMALL, _MIDDLE, _LARGE = _size(64, 64, 32), _size(16, 256, 1024), _size(4, 256, 32768)
 _BATCH = _size(32, 64, 98)
+_PLANE, _MANY = {"B": 4096, "D": 2}, {"B": 4096, "D": 64}
 
 CASES = (
     Case("sampler", "sample", _SMALL, "torch flow_matching", _sampler, target=30),
@@ -438,5 +586,21 @@ CASES = (
     Case("forward", "forward", _BATCH, "torch", _network),
     Case("end_to_end", "end_to_end", _size(32, 32, 28), "torch flow_matching", _chains, whole_process=True,
          note="a fresh process each: imports, 150 training steps, 64 samples; equal work, not equal quality"),
+    *(
+        Case("continuous", operation, sizes, "torch zuko", partial(_flow, kind=kind), target=1, kind=kind)
+        for operation in ("flow_log_prob", "flow_sample", "flow_step") for kind in FLOWS for sizes in (_PLANE, _MANY)
+    ),
+    *(
+        case for sizes in (_PLANE, _MANY) for case in (
+            Case("continuous", "field_step", sizes, "torch flow_matching", _field_step, target=1),
+            Case("continuous", "field_sample", sizes, "torch flow_matching", partial(_field_sample, steps=0),
+                 target=1, kind="adaptive"),
+            Case("continuous", "field_sample", sizes, "torch flow_matching", partial(_field_sample, steps=20),
+                 target=1, kind="midpoint"),
+        )
+    ),
+    Case("continuous", "field_log_prob", _PLANE, "torch flow_matching", _field_log_prob, target=1),
+    Case("continuous", "field_log_prob", {"B": 64, "D": 64}, "torch flow_matching", _field_log_prob, target=1,
+         note="a small batch: the peer differentiates once a coordinate and evaluation"),
 )  # fmt: skip
 SUITES = tuple(dict.fromkeys(case.suite for case in CASES))

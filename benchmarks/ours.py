@@ -9,7 +9,9 @@ from typing import Any
 import numpy as np
 
 from dfm_ref import backends, exact, losses, paths, random, samplers, sources, times
+from dfm_ref.continuous import cnf, coupling, flows, gaussian_paths, matching, maximum_likelihood, ode
 from dfm_ref.nn import optim, train
+from dfm_ref.nn.field import Field
 from dfm_ref.nn.transformer import Transformer
 from dfm_ref.schedules import Linear
 
@@ -74,17 +76,27 @@ def forward(params: dict[str, Any], x_1: np.ndarray, x_t: np.ndarray, t: np.ndar
 
 
 def train_step(params: dict[str, Any], x_1: np.ndarray, x_t: np.ndarray, t: np.ndarray, **sizes: int) -> Call:
-    average, state = params, optim.adamw_init(params)
     config = train.Config(length=x_1.shape[1], source="uniform", **sizes)  # a loss at every token, over all tokens
     gradients = BACKEND.fused(train.gradients)
 
+    def loss(params: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        value, grads = gradients(config, params, x_1, x_t, t)
+        return value / x_1.size, {name: g / x_1.size for name, g in grads.items()}
+
+    return _descent(params, loss)
+
+
+def _descent(params: dict[str, Any], loss: Callable[[dict[str, Any]], tuple[Any, dict[str, Any]]]) -> Call:
+    """A step of training: loss and gradient, clipping, AdamW, and the moving average of the parameters."""
+    average, state = params, optim.adamw_init(params)
+
     def step() -> tuple[Any, ...]:
         nonlocal params, average, state
-        loss, grads = gradients(config, params, x_1, x_t, t)
-        grads, _ = optim.clip({name: g / x_1.size for name, g in grads.items()}, 1.0)
+        value, grads = loss(params)
+        grads, _ = optim.clip(grads, 1.0)
         params, state = optim.adamw_update(optim.AdamW(), params, grads, state)
         average = optim.ema(average, params, 0.999)
-        return loss / x_1.size, grads, params, average
+        return value, grads, params, average
 
     return step
 
@@ -109,3 +121,52 @@ def events(params: dict[str, Any], x_0: np.ndarray, steps: int, **sizes: int) ->
     """A call for the k-th event of all sequences."""
     net, mask = Transformer(**sizes), sizes["vocab_size"] - 1
     return lambda: exact.sample(paths.Mixture(mask=mask), partial(net, params), KEY, x_0, [0.0, 1.0])
+
+
+# Points of R^D; `masks`, which entries of the weights count, are for the peer.
+
+
+def flow_log_prob(kind: str, depth: int, params: dict[str, Any], masks: Any, x: np.ndarray) -> Call:
+    flow = getattr(coupling, kind)(x.shape[1], depth=depth)
+    return lambda: BACKEND.fused(flows.log_prob)(flow, params, x)
+
+
+def flow_sample(kind: str, depth: int, params: dict[str, Any], masks: Any, x: np.ndarray) -> Call:
+    """As many draws as there are points in x."""
+    flow = getattr(coupling, kind)(x.shape[1], depth=depth)
+    return lambda: BACKEND.fused(flows.sample)(flow, params, KEY, len(x))
+
+
+def flow_step(kind: str, depth: int, params: dict[str, Any], masks: Any, x: np.ndarray) -> Call:
+    flow, gradients = getattr(coupling, kind)(x.shape[1], depth=depth), BACKEND.fused(maximum_likelihood.gradients)
+    return _descent(params, lambda params: gradients(flow, params, x))
+
+
+def field_step(params: dict[str, Any], hidden: int, x_0: np.ndarray, x_1: np.ndarray, t: np.ndarray) -> Call:
+    """The times are those of the key; `t`, which tells them, is for the peer."""
+    net, path = BACKEND.fused(Field)(x_0.shape[1], hidden), gaussian_paths.OptimalTransport()
+    return _descent(params, lambda params: matching.gradients(path, net, params, KEY, x_0, x_1))
+
+
+def field_sample(params: dict[str, Any], hidden: int, x_0: np.ndarray, steps: int) -> Call:
+    """Draws and the number of evaluations: so many steps of the midpoint rule, or with 0 adaptive ones."""
+    field = cnf.Bound(BACKEND.fused(Field)(x_0.shape[1], hidden), params)
+
+    def call() -> tuple[np.ndarray, float]:
+        if steps:
+            return ode.solve(ode.midpoint, field.velocity, x_0, times.grid(steps)), 2.0 * steps
+        solution = ode.dormand_prince(field.velocity, x_0, 0.0, 1.0, rtol=1e-5, atol=1e-5)
+        return solution.y, float(solution.evaluations)
+
+    return call
+
+
+def field_log_prob(params: dict[str, Any], hidden: int, x_1: np.ndarray) -> Call:
+    """The noise behind the points, their log-density, and the number of evaluations."""
+    field = cnf.Bound(BACKEND.fused(Field)(x_1.shape[1], hidden), params)
+
+    def call() -> tuple[np.ndarray, np.ndarray, float]:
+        z, log_p, evaluations = cnf.log_prob(field.divergence, x_1, rtol=1e-5, atol=1e-5)
+        return z, log_p, float(evaluations)
+
+    return call

@@ -1,7 +1,7 @@
-"""The peers' side of every operation, by their public functions alone: torch, flow_matching 1.0.10, jax."""
+"""The peers' side of every operation, by their public functions alone: torch, flow_matching 1.0.10, zuko, jax."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 import numpy as np
@@ -152,15 +152,23 @@ def train_step(params: dict[str, Any], x_1: np.ndarray, x_t: np.ndarray, t: np.n
     import torch_ddit
 
     net = torch_ddit.load(torch_ddit.DDiT(**sizes), params)
-    names, follow = [name for name, _ in net.named_parameters()], torch_ddit.trainer(net)
     target, state, time = torch.from_numpy(x_1), torch.from_numpy(x_t), torch.from_numpy(t)
+    loss = torch.nn.functional.cross_entropy
+    names = [name for name, _ in net.named_parameters()]
+    return _descent(net, names, lambda: loss(net(state, time).flatten(0, 1), target.flatten()))
+
+
+def _descent(net: Any, names: Iterable[str], loss: Callable[[], Any]) -> Call:
+    """A step of training; the parameters of the net are named in their order."""
+    import torch_ddit
+
+    weights, follow = list(net.parameters()), torch_ddit.trainer(net)
 
     def step() -> tuple[Any, ...]:
-        loss = torch.nn.functional.cross_entropy(net(state, time).flatten(0, 1), target.flatten())
-        average = follow(loss)
-        now = list(net.parameters())
-        columns = ([p.grad for p in now], [p.detach() for p in now], average)
-        return loss.detach(), *(dict(zip(names, column, strict=True)) for column in columns)
+        value = loss()
+        average = follow(value)
+        columns = ([p.grad for p in weights], [p.detach() for p in weights], average)
+        return value.detach(), *(dict(zip(names, column, strict=True)) for column in columns)
 
     return step
 
@@ -206,3 +214,87 @@ def end_to_end(
         return solver.sample(torch.full((num, x_1.shape[1]), mask), step_size=1 / grid_steps)
 
     return run
+
+
+def flow_log_prob(kind: str, depth: int, params: dict[str, Any], masks: Any, x: np.ndarray) -> Call:
+    import torch
+    import zuko_flows
+
+    flow, points = zuko_flows.build(kind, x.shape[1], depth, params, masks), torch.from_numpy(x)
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return flow().log_prob(points)
+
+    return call
+
+
+def flow_sample(kind: str, depth: int, params: dict[str, Any], masks: Any, x: np.ndarray) -> Call:
+    import torch
+    import zuko_flows
+
+    flow = zuko_flows.build(kind, x.shape[1], depth, params, masks)
+    torch.manual_seed(0)
+
+    def call() -> Any:
+        with torch.inference_mode():
+            return flow().sample((len(x),))
+
+    return call
+
+
+def flow_step(kind: str, depth: int, params: dict[str, Any], masks: Any, x: np.ndarray) -> Call:
+    import torch
+    import zuko_flows
+
+    flow, points = zuko_flows.build(kind, x.shape[1], depth, params, masks), torch.from_numpy(x)
+    return _descent(flow, params, lambda: -flow().log_prob(points).mean())
+
+
+def field_step(params: dict[str, Any], hidden: int, x_0: np.ndarray, x_1: np.ndarray, t: np.ndarray) -> Call:
+    import torch
+    import torch_field
+    from flow_matching.path import CondOTProbPath
+
+    net, path = torch_field.Field(params), CondOTProbPath()
+    start, end, time = torch.from_numpy(x_0), torch.from_numpy(x_1), torch.from_numpy(t)
+
+    def loss() -> Any:
+        sample = path.sample(x_0=start, x_1=end, t=time)
+        return (net(sample.x_t, sample.t) - sample.dx_t).square().sum(-1).mean()
+
+    return _descent(net, params, loss)
+
+
+def field_sample(params: dict[str, Any], hidden: int, x_0: np.ndarray, steps: int) -> Call:
+    import torch
+    import torch_field
+    from flow_matching.solver import ODESolver
+
+    net, start = torch_field.Field(params), torch.from_numpy(x_0)
+    method = {"method": "midpoint", "step_size": 1 / steps} if steps else {"method": "dopri5", "step_size": None}
+
+    def call() -> tuple[Any, float]:
+        before = net.calls
+        return ODESolver(net).sample(start, rtol=1e-5, atol=1e-5, **method), float(net.calls - before)
+
+    return call
+
+
+def field_log_prob(params: dict[str, Any], hidden: int, x_1: np.ndarray) -> Call:
+    """By one derivative a coordinate, as the solver takes them."""
+    import torch
+    import torch_field
+    from flow_matching.solver import ODESolver
+
+    net, end = torch_field.Field(params), torch.from_numpy(x_1)
+
+    def log_p0(x: torch.Tensor) -> torch.Tensor:
+        return -(x.square() + math.log(2 * math.pi)).sum(-1) / 2
+
+    def call() -> tuple[Any, ...]:
+        before, options = net.calls, {"method": "dopri5", "step_size": None, "rtol": 1e-5, "atol": 1e-5}
+        z, log_p = ODESolver(net).compute_likelihood(end, log_p0, exact_divergence=True, **options)
+        return z.detach(), log_p.detach(), float(net.calls - before)
+
+    return call

@@ -12,7 +12,9 @@ import pytest
 
 from dfm_ref import arrays, backends, checkpoints, paths, random, samplers, schedules, sources
 from dfm_ref.backends import Backend, BackendError
+from dfm_ref.continuous import coupling, flows, maximum_likelihood
 from dfm_ref.nn import train
+from dfm_ref.nn.field import Field
 from dfm_ref.paths import X0, X1, Fixed, Mixture
 
 LIBRARY = {"numpy": "numpy", "strict": "array_api_strict", "torch": "torch", "jax": "jax", "cupy": "cupy"}
@@ -268,10 +270,21 @@ def training_batch(asarray):
     return (config, params, asarray(x_1), asarray(x_t), asarray(t))
 
 
+def points(asarray):
+    """A flow with weights away from the identity, in float64, and 1201 points: shards of unequal size."""
+    flow, rng = coupling.neural_spline(3, depth=2, hidden=(8,)), np.random.default_rng(0)
+    start = flow.init(random.key(0))
+    params = {name: asarray(p + 0.3 * rng.standard_normal(p.shape)) for name, p in start.items()}
+    return flow, params, asarray(rng.standard_normal((1201, 3)))
+
+
 def inputs(function):
     """Small arguments for a reference function that has a fused twin: add a case here with the kernel."""
     cases = {
         "nn.train.gradients": training_batch,
+        "continuous.flows.log_prob": points,
+        "continuous.flows.sample": lambda asarray: (*points(asarray)[:2], random.key(1), 1201),
+        "continuous.maximum_likelihood.gradients": points,
         "random.bits_at": lambda asarray: (random.key(1), asarray(np.arange(1000))),
         "random.uniform_at": lambda asarray: (random.key(1), asarray(np.arange(1000))),
     }
@@ -289,6 +302,8 @@ def test_every_kernel_equals_its_slow_twin(name):
     """Loops over the mapping: integers to the bit, floats to 64 ulp of the largest entry (sums in another order)."""
     backend = backends.load(name)
     for slow, fused in backend.kernels.items():
+        if isinstance(slow, type):
+            continue  # a network: see below
         expected, got = (leaves(f(*inputs(slow)(backend.asarray))) for f in (slow, fused))
         assert len(expected) == len(got)
         for theirs, ours in zip(map(backend.to_numpy, expected), map(backend.to_numpy, got), strict=True):
@@ -298,6 +313,44 @@ def test_every_kernel_equals_its_slow_twin(name):
                 np.testing.assert_allclose(ours, theirs, rtol=0, atol=bound)
             else:
                 assert np.array_equal(ours, theirs)
+
+
+@pytest.mark.parametrize("cores", [1, 2, 3])
+@pytest.mark.parametrize("count", [3, 1201])
+def test_a_field_in_threads_equals_its_slow_twin(count, cores, monkeypatch):
+    """Every pass, with times and labels of each point and of all, to 64 ulp of the largest entry."""
+    twin = backends.load("numpy").fused(Field)
+    monkeypatch.setattr(sys.modules[twin.__module__], "_cores", lambda: cores)
+    rng, nets = np.random.default_rng(0), [kind(3, hidden=8, classes=2) for kind in (Field, twin)]
+    params = {
+        n: p + 0.3 * rng.standard_normal(p.shape) for n, p in nets[0].init(random.key(0), dtype="float64").items()
+    }
+    x, dv = rng.standard_normal((2, count, 3))
+    for t, label in ((rng.random(count), rng.integers(0, 3, count)), (0.3, 1), (0.3, None)):
+        results = []
+        for net in nets:
+            v, residuals = net.forward(params, x, t, label=label)
+            grads = net.backward(params, residuals, dv)
+            results.append((v, net.jvp(params, residuals, dv), net.divergence(params, residuals), *grads.values()))
+        for theirs, ours in zip(*results, strict=True):
+            np.testing.assert_allclose(ours, theirs, rtol=0, atol=64 * np.finfo(float).eps * np.max(np.abs(theirs)))
+    for wrong in ({"x": x[:, :2]}, {"t": np.zeros(count + 1)}, {"label": np.zeros(count + 1, dtype=int)}):
+        with pytest.raises(ValueError, match=r"\b(2|4|1202)\b"):  # the shape of the whole, not of a shard
+            nets[1].forward(params, **{"x": x, "t": 0.5, "label": 0} | wrong)
+
+
+@pytest.mark.parametrize("function", [flows.log_prob, maximum_likelihood.gradients])
+def test_numpy_spreads_points_over_threads_and_reports_mistakes_of_the_whole(function, monkeypatch):
+    """Else the comparison of a kernel with its twin says nothing: both would be the same code."""
+    twin = backends.load("numpy").fused(function)
+    kernels, (flow, params, x) = sys.modules[twin.__module__], points(np.asarray)
+    monkeypatch.setattr(kernels, "_cores", lambda: 4)
+    called = []
+    monkeypatch.setattr(kernels, "_in_threads", lambda one, shards: called.extend(shards) or [one(s) for s in shards])
+    twin(flow, params, x)
+    assert called in ([slice(0, 600), slice(600, 1201)], [slice(0, 1201)]), "two shards, or NumPy is not on OpenBLAS"
+    with pytest.raises(ValueError, match="1201, 2"):
+        twin(flow, params, x[:, :2])
 
 
 def test_numpy_trains_in_threads():

@@ -22,6 +22,12 @@ OPERATIONS = {
     "categorical": "torch flow_matching",
     "forward": "torch",
     "train_step": "torch",
+    "flow_log_prob": "torch zuko",
+    "flow_sample": "torch zuko",
+    "flow_step": "torch zuko",
+    "field_step": "torch flow_matching",
+    "field_sample": "torch flow_matching",
+    "field_log_prob": "torch flow_matching",
 }
 
 
@@ -31,7 +37,7 @@ def modules(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.syspath_prepend(str(FOLDER))
     names = ("cases", "ours", "run")
     yield tuple(importlib.import_module(name) for name in names)
-    for name in (*names, "peers", "torch_ddit"):
+    for name in (*names, "peers", "torch_ddit", "torch_field", "zuko_flows"):
         sys.modules.pop(name, None)
 
 

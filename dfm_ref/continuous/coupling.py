@@ -103,7 +103,7 @@ class Coupling:
         still, moving = self._parts(points("z", z, self.dim))
         theta, r_net = self.net.forward(params, still)
         moved, log_derivative, r_map = self.transform.forward(_each(theta, self.transform), moving)
-        return self._whole(still, moved), namespace(z).sum(log_derivative, axis=-1), (r_net, r_map)
+        return self._whole(still, moved), _summed(log_derivative), (r_net, r_map)
 
     def backward(self, params: Params, residuals: Any, dx: Array, dlog_det: Array) -> tuple[Params, Array]:
         """x = (still, T(theta(still), moving)), log|det| = sum log T'  =>  dmoving, dtheta by the rule of T,
@@ -118,7 +118,7 @@ class Coupling:
     def inverse(self, params: Params, x: Array) -> tuple[Array, Array]:
         still, moved = self._parts(points("x", x, self.dim))
         moving, log_derivative = self.transform.inverse(_each(self.net(params, still), self.transform), moved)
-        return self._whole(still, moving), namespace(x).sum(log_derivative, axis=-1)
+        return self._whole(still, moving), _summed(log_derivative)
 
     def _parts(self, x: Array) -> tuple[Array, Array]:
         """The coordinates that stay, and those that move."""
@@ -164,7 +164,7 @@ class Autoregressive:
         z = points("z", z, self.dim)
         theta, r_net = self.net.forward(params, z)
         x, log_derivative, r_map = self.transform.forward(_each(theta, self.transform), z)
-        return x, namespace(z).sum(log_derivative, axis=-1), (r_net, r_map)
+        return x, _summed(log_derivative), (r_net, r_map)
 
     def backward(self, params: Params, residuals: Any, dx: Array, dlog_det: Array) -> tuple[Params, Array]:
         """x = T(theta(z), z), log|det| = sum log T'  =>  dtheta and the dz of T by its rule, + the dz of theta."""
@@ -185,6 +185,11 @@ class Autoregressive:
             z = xp.where(axis == i, found[..., None], z)
             log_det = log_det + log_derivative
         return z, log_det
+
+
+def _summed(x: Array) -> Array:
+    """The sum over the last axis, as a product, which is faster."""
+    return x @ namespace(x).ones(x.shape[-1], dtype=x.dtype, device=device(x))
 
 
 def _each(theta: Array, transform: ScalarMap) -> Array:

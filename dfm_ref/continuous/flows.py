@@ -160,8 +160,19 @@ class Inverted:
         return self.flow.backward(params, r, -dz, -dlog_det)[0], dz
 
     def inverse(self, params: Params, x: Array) -> tuple[Array, Array]:
-        z, log_det, _ = self.flow.forward(params, x)
-        return z, log_det
+        return _mapped(self.flow, params, x)
+
+
+def _mapped(flow: Flow, params: Params, z: Array) -> tuple[Array, Array]:
+    """f(z) and log|det|, without residuals: those of a map are dropped before the next one's are made."""
+    if not isinstance(flow, Composed):
+        x, log_det, _ = flow.forward(params, z)
+        return x, log_det
+    log_det = 0.0
+    for part, own in zip(flow.flows, flow.parts(params), strict=True):
+        z, change = _mapped(part, own, z)
+        log_det = log_det + change
+    return z, log_det
 
 
 def inverted(flow: Flow) -> Flow:
