@@ -26,6 +26,7 @@ from .progress import progress
 __all__ = ["main"]
 
 _DEFAULT_LENGTH = 64  # of a window of text
+_DEMOS = {"discrete": ".demo", "continuous": ".demo_continuous"}  # by suite; `verify` has the same two
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -47,8 +48,8 @@ def main(arguments: list[str] | None = None) -> int:
 
 def demo(options: argparse.Namespace) -> None:
     """Trains on digits and on English, samples, infills, evaluates and draws; or shows the continuous half."""
-    suite = importlib.import_module({"discrete": ".demo", "continuous": ".demo_continuous"}[options.suite], __package__)
-    suite.run(Path(options.out), minutes=options.minutes, seed=options.seed, backend=backends.load(options.backend))
+    shown = importlib.import_module(_DEMOS[options.suite], __package__)
+    shown.run(Path(options.out), minutes=options.minutes, seed=options.seed, backend=backends.load(options.backend))
 
 
 def train(options: argparse.Namespace) -> None:
@@ -321,8 +322,7 @@ def _parser() -> argparse.ArgumentParser:
     sub = command("demo", demo)
     sub.add_argument("--out", default="demo", metavar="DIR", help="where the report goes (default: demo)")
     sub.add_argument("--minutes", type=float, default=2.5, help="how long it may take on 2 cores (default: 2.5)")
-    suites = ("discrete", "continuous")
-    sub.add_argument("--suite", choices=suites, default="discrete", help="which half to show (default: discrete)")
+    sub.add_argument("--suite", choices=_DEMOS, default="discrete", help="which half to show (default: discrete)")
 
     sub = command("train", train)
     sub.add_argument("--data", required=True, metavar="SOURCE", help="text:FILE, pydoc, digits or FILE.npy (int[M, N])")
@@ -364,7 +364,7 @@ def _parser() -> argparse.ArgumentParser:
     sub.add_argument(
         "target", nargs="?", metavar="TARGET", help="module:attribute, dfm_ref[:BACKEND], flow_matching, zuko, torchcfm"
     )
-    sub.add_argument("--suite", choices=("discrete", "continuous"), default="", help="what kind of code it is")
+    sub.add_argument("--suite", choices=_DEMOS, default="", help="what kind of code it is")
     sub.add_argument("--laws", nargs="?", const="", metavar="ID,ID", help="these laws only; alone: the list of laws")
     sub.add_argument("--quick", action="store_true", help="in ten seconds, with less power")
     sub.add_argument("--alpha", type=float, default=1e-6, help="the rate of false alarms of the run (default: 1e-6)")

@@ -5,6 +5,7 @@ import json
 import math
 import platform
 import time
+from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -20,7 +21,7 @@ from .protocols import Array, Backend
 from .schedules import Bernstein, Convex, Cosine, CubicHermite, Linear
 from .verify import oracle
 
-__all__ = ["independent_nats", "markov_nats", "run", "total_variations"]
+__all__ = ["independent_nats", "leave", "markov_nats", "run", "total_variations"]
 
 _FRAMES = (0.0, 0.125, 0.25, 0.375, 0.5, 0.625, 0.75, 0.875, 1.0)
 _DIGITS = {  # a perceptron, which knows where a pixel is, and the ten classes
@@ -32,6 +33,24 @@ _STEPS = (1, 2, 4, 8, 16, 32, 64)
 
 def run(folder: Path, *, minutes: float, seed: int, backend: Backend) -> None:
     """Does everything, in about so many minutes on two cores, and leaves the report, pictures and checkpoints."""
+    leave(_show, _summary, _page, folder, minutes=minutes, seed=seed, backend=backend)
+
+
+def leave(
+    show: Callable[..., tuple[dict[str, Any], dict[str, Any]]],
+    summary: Callable[[dict[str, Any]], str],
+    page: Callable[[dict[str, Any], dict[str, bytes]], str],
+    folder: Path,
+    *,
+    minutes: float,
+    seed: int,
+    backend: Backend,
+) -> None:
+    """Runs `show(folder, minutes, seed, backend)`, which gives the report and the figures by name, and leaves both.
+
+    In the folder stand the figures as PNG, report.json, and report.html, which is the `page` of the report and its
+    images; the summary is printed. ValueError for minutes that are not positive, and where the plots are not installed.
+    """
     if not 0 < minutes < math.inf:
         raise ValueError(f"--minutes: expected a number > 0, got {minutes}")
     try:
@@ -47,30 +66,39 @@ def run(folder: Path, *, minutes: float, seed: int, backend: Backend) -> None:
         "seed": seed,
         "minutes": minutes,
     }
-    seconds = 60 * minutes
-    digits = _job("digits", folder, seed, backend, 0.3 * seconds, **_DIGITS, steps=max(1, int(400 * minutes)))
-    english = _job("pydoc", folder, seed, backend, 0.55 * seconds, **_ENGLISH, steps=max(1, int(320 * minutes)))
-    report["bits_per_token"] = {"digits": digits["bits"], "pydoc": english["bits"]}
-    report["training"] = {"digits": digits["training"], "pydoc": english["training"]}
-    report["samples"] = _text(english, seed, backend)
-    frames = _frames(digits, seed, backend)
-    distances = total_variations(_STEPS)
-    report["total_variation"] = {"steps": _STEPS, **distances}
-    pictures = {
-        "generation": plots.generation(frames, _FRAMES, levels=17),
-        "guided": plots.images(_guided(digits, seed, backend), [str(digit) for digit in range(10)], levels=17),
-        "bits_per_token": plots.losses(report["bits_per_token"]),
-        "probability_path": plots.probability_path(*_probability_paths()),
-        "convergence": plots.convergence(_STEPS, distances),
-    }
-    images = {name: plots.to_png(figure) for name, figure in pictures.items()}
+    shown, figures = show(folder, minutes, seed, backend)
+    report |= shown
+    images = {name: plots.to_png(figure) for name, figure in figures.items()}
     report["seconds"] = round(time.monotonic() - begun, 1)
     for name, image in images.items():
         checkpoints.write(folder / f"{name}.png", image)
     checkpoints.write(folder / "report.json", json.dumps(report, indent=1).encode())
-    checkpoints.write(folder / "report.html", _page(report, images).encode())
-    print(_summary(report))
+    checkpoints.write(folder / "report.html", page(report, images).encode())
+    print(summary(report))
     print(f"{folder / 'report.html'}: the report, after {report['seconds']} s")
+
+
+def _show(folder: Path, minutes: float, seed: int, backend: Backend) -> tuple[dict[str, Any], dict[str, Any]]:
+    from . import plots
+
+    seconds = 60 * minutes
+    digits = _job("digits", folder, seed, backend, 0.3 * seconds, **_DIGITS, steps=max(1, int(400 * minutes)))
+    english = _job("pydoc", folder, seed, backend, 0.55 * seconds, **_ENGLISH, steps=max(1, int(320 * minutes)))
+    frames = _frames(digits, seed, backend)
+    distances = total_variations(_STEPS)
+    bits = {"digits": digits["bits"], "pydoc": english["bits"]}
+    return {
+        "bits_per_token": bits,
+        "training": {"digits": digits["training"], "pydoc": english["training"]},
+        "samples": _text(english, seed, backend),
+        "total_variation": {"steps": _STEPS, **distances},
+    }, {
+        "generation": plots.generation(frames, _FRAMES, levels=17),
+        "guided": plots.images(_guided(digits, seed, backend), [str(digit) for digit in range(10)], levels=17),
+        "bits_per_token": plots.losses(bits),
+        "probability_path": plots.probability_path(*_probability_paths()),
+        "convergence": plots.convergence(_STEPS, distances),
+    }
 
 
 def _job(name: str, folder: Path, seed: int, backend: Backend, seconds: float, **settings: Any) -> dict[str, Any]:

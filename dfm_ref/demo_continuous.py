@@ -1,8 +1,6 @@
 """The continuous half on digits and on laws that are known: fit, learn by likelihood and by matching, draw, report."""
 
-import json
 import math
-import platform
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -10,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import __version__, checkpoints, data, pages, random
+from . import data, demo, pages, random
 from .continuous import cnf, matching, maximum_likelihood, ode, planes, predictions
 from .continuous.affine import Affine
 from .continuous.coupling import Coupling
@@ -38,29 +36,17 @@ _WINDOW = 4.5
 
 def run(folder: Path, *, minutes: float, seed: int, backend: Backend) -> None:
     """Does everything, in about so many minutes on two cores, and leaves the report and its pictures."""
-    if not 0 < minutes < math.inf:
-        raise ValueError(f"--minutes: expected a number > 0, got {minutes}")
-    try:
-        from . import plots
-    except ImportError as error:
-        raise ValueError(f"demo: {error}. Install it with: pip install 'dfm_ref[demo]'") from None
-    begun = time.monotonic()
-    folder.mkdir(parents=True, exist_ok=True)
-    report: dict[str, Any] = {
-        "dfm_ref": __version__,
-        "python": platform.python_version(),
-        "backend": backend.name,
-        "seed": seed,
-        "minutes": minutes,
-    }
-    pictures: dict[str, Any] = {}
+    demo.leave(_show, _summary, _page, folder, minutes=minutes, seed=seed, backend=backend)
+
+
+def _show(folder: Path, minutes: float, seed: int, backend: Backend) -> tuple[dict[str, Any], dict[str, Any]]:
+    from . import plots
+
     divergences, laws = _energies(seed, steps=max(1, int(600 * minutes)), backend=backend)
-    report["kl_of_planar_flows"] = {"maps": _DEPTHS, **divergences}
-    pictures["energies"] = plots.densities(laws, window=4.0)
-    pictures["divergences"] = plots.divergences(_DEPTHS, divergences)
     spline_nats, layers = _splines(seed, steps=max(1, int(250 * minutes)), backend=backend)
     field_nats, ways, fields, contours = _fields(seed, steps=max(1, int(600 * minutes)), backend=backend)
-    report["nats"] = {
+    bits, digits = _digits(seed, steps=max(1, int(500 * minutes)), backend=backend)
+    nats = {
         name: {
             "entropy": planes.entropy(plane),
             "the law itself": -float(np.mean(plane.log_density(_held_out(plane, seed)))),
@@ -69,19 +55,14 @@ def run(folder: Path, *, minutes: float, seed: int, backend: Backend) -> None:
         }
         for name, plane in _PLANES.items()
     }
-    pictures["layers"] = plots.densities(layers, window=_WINDOW)
-    pictures["particles"] = plots.particles(ways, fields, _TIMES)
-    pictures["contours"] = plots.contours(contours, window=_WINDOW)
-    report["digits"], digits = _digits(seed, steps=max(1, int(500 * minutes)), backend=backend)
-    pictures["digits"] = plots.images(digits, [str(digit) for digit in range(10)], levels=17)
-    images = {name: plots.to_png(figure) for name, figure in pictures.items()}
-    report["seconds"] = round(time.monotonic() - begun, 1)
-    for name, image in images.items():
-        checkpoints.write(folder / f"{name}.png", image)
-    checkpoints.write(folder / "report.json", json.dumps(report, indent=1).encode())
-    checkpoints.write(folder / "report.html", _page(report, images).encode())
-    print(_summary(report))
-    print(f"{folder / 'report.html'}: the report, after {report['seconds']} s")
+    return {"kl_of_planar_flows": {"maps": _DEPTHS, **divergences}, "nats": nats, "digits": bits}, {
+        "energies": plots.densities(laws, window=4.0),
+        "divergences": plots.divergences(_DEPTHS, divergences),
+        "layers": plots.densities(layers, window=_WINDOW),
+        "particles": plots.particles(ways, fields, _TIMES),
+        "contours": plots.contours(contours, window=_WINDOW),
+        "digits": plots.images(digits, [str(digit) for digit in range(10)], levels=17),
+    }
 
 
 def _descended(recipe: Recipe, loss: Loss, params: Params, label: str) -> Params:

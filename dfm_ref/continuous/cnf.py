@@ -98,12 +98,12 @@ def probes(key: Key, x: Array, *, kind: str = "rademacher", first: int = 0) -> A
     array([[-1., -1.,  1.],
            [ 1.,  1., -1.]])
     """
-    xp = namespace(x)
-    sites = random.sites(tuple(x.shape), first=first * x.shape[1], xp=xp)
+    xp, shape, start = namespace(x), tuple(x.shape), first * x.shape[1]
     if kind == "gaussian":
-        draws = random.normal_at(key, sites)
+        draws = random.normal(key, shape, first=start, xp=xp)
     elif kind == "rademacher":
-        draws = 2.0 * xp.astype(random.uniform_at(key, sites) >= 0.5, xp.float64) - 1.0
+        u = random.uniform_at(key, random.sites(shape, first=start, xp=xp))
+        draws = 2.0 * xp.astype(u >= 0.5, xp.float64) - 1.0
     else:
         raise ValueError(f"kind: expected 'rademacher' or 'gaussian', got {kind!r}")
     return xp.astype(xp.asarray(draws, device=device(x)), x.dtype)

@@ -31,8 +31,8 @@ def independent(key: Key, x_1: Array, *, first: int = 0) -> Pair:
     xp = namespace(x_1)
     if not xp.isdtype(x_1.dtype, "real floating") or not x_1.ndim:
         raise ValueError(f"x_1: expected points, float[..., D], got {x_1.dtype} of shape {tuple(x_1.shape)}")
-    sites = random.sites(tuple(x_1.shape), first=first * x_1.shape[-1], xp=xp)
-    return Pair(xp.astype(random.normal_at(key, sites), x_1.dtype, copy=False), x_1)
+    x_0 = random.normal(key, tuple(x_1.shape), first=first * x_1.shape[-1], xp=xp)
+    return Pair(xp.astype(x_0, x_1.dtype, copy=False), x_1)
 
 
 def optimal_transport(x_0: Array, x_1: Array) -> Pair:

@@ -114,7 +114,7 @@ def sample(plane: Plane, key: Key, num: int, *, first: int = 0) -> Points:
     """
     sites = random.sites((num, 2), first=2 * first)
     uniform_key, normal_key = random.split(key)
-    return plane.points(random.uniform_at(uniform_key, sites), random.normal_at(normal_key, sites))
+    return plane.points(random.uniform_at(uniform_key, sites), random.normal(normal_key, (num, 2), first=2 * first))
 
 
 def entropy(plane: Plane) -> float:

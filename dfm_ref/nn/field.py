@@ -9,7 +9,7 @@ from array_api_compat import device
 from .. import random
 from ..arrays import like, namespace
 from ..protocols import Array, Key, Params
-from .layers import embedding, embedding_backward, label_rows
+from .layers import embedding, embedding_backward, initialised, label_rows
 
 __all__ = ["Field"]
 
@@ -66,9 +66,7 @@ class Field:
             bound = 0.0 if name.startswith("2.") else math.sqrt(3 / shape[-1])
             return bound * (2 * random.uniform(key, shape) - 1) + 0.0  # + 0.0 turns -0.0 into 0.0
 
-        shapes = self.shapes()
-        keys = random.split(key, len(shapes))
-        return {n: initial(k, n, s).astype(dtype) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
+        return initialised(key, self.shapes(), initial, dtype=dtype)
 
     def __call__(self, params: Params, x: Array, t: Array | float, *, label: Array | int | None = None) -> Array:
         """The velocity alone."""

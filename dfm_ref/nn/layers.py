@@ -9,12 +9,14 @@ is done in the dtype of the arrays given, and none writes to them.
 """
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 from array_api_compat import device
 
+from .. import random
 from ..arrays import namespace, one_hot
-from ..protocols import Array, Params
+from ..protocols import Array, Key, Params
 
 __all__ = [
     "adaptive_norm",
@@ -28,6 +30,7 @@ __all__ = [
     "gate_backward",
     "gelu_tanh",
     "gelu_tanh_backward",
+    "initialised",
     "join_heads",
     "label_rows",
     "linear",
@@ -72,6 +75,19 @@ def flatten(tree: dict[str, Any]) -> Params:
         else:
             flat[name] = node
     return flat
+
+
+def initialised(
+    key: Key, shapes: dict[str, tuple[int, ...]], initial: Callable[[Key, str, tuple[int, ...]], Array], *, dtype: Any
+) -> Params:
+    """The parameters of the given shapes, each the `initial` of a key of its own, its name and its shape.
+
+    >>> import numpy as np
+    >>> initialised(Key(0, 42), {"weight": (1, 2)}, lambda key, name, shape: np.zeros(shape), dtype="float32")
+    {'weight': array([[0., 0.]], dtype=float32)}
+    """
+    keys = random.split(key, len(shapes))
+    return {n: initial(k, n, s).astype(dtype) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
 
 
 def linear(params: Params, x: Array) -> tuple[Array, Array]:

@@ -13,6 +13,7 @@ from .layers import (
     embedding,
     embedding_backward,
     flatten,
+    initialised,
     label_rows,
     linear,
     linear_backward,
@@ -78,9 +79,7 @@ class MLP:
             bound = 0.0 if "bias" in name or "output" in name else math.sqrt(3 / fan_in)
             return bound * (2 * random.uniform(key, shape) - 1) + 0.0  # + 0.0 turns -0.0 into 0.0
 
-        shapes = self.shapes()
-        keys = random.split(key, len(shapes))
-        return {n: initial(k, n, s).astype(dtype) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
+        return initialised(key, self.shapes(), initial, dtype=dtype)
 
     def __call__(self, params: Params, x_t: Array, t: Array, *, label: Array | int | None = None) -> Array:
         """The logits alone: `functools.partial(mlp, params)` is a `Model`, and with `label=` one of that class."""

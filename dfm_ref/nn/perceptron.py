@@ -10,7 +10,7 @@ import numpy as np
 from .. import random
 from ..arrays import like
 from ..protocols import Array, Key, Params
-from .layers import flatten, linear, linear_backward, nest, silu, silu_backward
+from .layers import flatten, initialised, linear, linear_backward, nest, silu, silu_backward
 
 __all__ = ["Perceptron"]
 
@@ -70,9 +70,7 @@ class Perceptron:
                 return np.zeros(shape)
             return math.sqrt(3 / shape[-1]) * (2 * random.uniform(key, shape) - 1)
 
-        shapes = self.shapes()
-        keys = random.split(key, len(shapes))
-        return {n: initial(k, n, s).astype(dtype) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
+        return initialised(key, self.shapes(), initial, dtype=dtype)
 
     def __call__(self, params: Params, x: Array) -> Array:
         """The outputs alone."""

@@ -25,6 +25,7 @@ from .layers import (
     gate_backward,
     gelu_tanh,
     gelu_tanh_backward,
+    initialised,
     join_heads,
     label_rows,
     linear,
@@ -124,9 +125,7 @@ class Transformer:
             noise = bound * (2 * random.uniform(key, shape) - 1)
             return noise if len(shape) > 1 else 0 * noise + ("norm" in name)
 
-        shapes = self.shapes()
-        keys = random.split(key, len(shapes))
-        return {n: initial(k, n, s).astype(dtype) for k, (n, s) in zip(keys, shapes.items(), strict=True)}
+        return initialised(key, self.shapes(), initial, dtype=dtype)
 
     def __call__(self, params: Params, x_t: Array, t: Array, *, label: Array | int | None = None) -> Array:
         """The logits alone: `functools.partial(transformer, params)` is a `Model`, and with `label=` one of a class."""

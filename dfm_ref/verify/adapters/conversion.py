@@ -1,20 +1,35 @@
-"""What adapters share: arrays of a library for NumPy's, codes whose time runs from data to noise, cases not covered.
+"""What adapters share: imports, arrays of a library for NumPy's, time from data to noise, cases not covered.
 
 Each wrapper stands before an object with methods of the contract: it has those that the object has, and no others.
 """
 
 from collections.abc import Callable, Mapping
 from functools import partial
+from importlib import import_module
 from typing import Any, NamedTuple, TypeAlias
 
 import numpy as np
 
 from ..cases import Case
 
-__all__ = ["Converted", "Library", "Reversed", "converted", "covering", "reverse_time"]
+__all__ = ["Converted", "Library", "Reversed", "converted", "covering", "imported", "reverse_time"]
 
 Table: TypeAlias = np.ndarray[Any, Any]
 Build: TypeAlias = Callable[[Case], Any]
+
+
+def imported(name: str, *, expected: str, install: str) -> Any:
+    """The module of a name; ImportError says in one line which package was expected, and what to install.
+
+    >>> imported("no_such_module", expected="a package", install="pip install it")
+    Traceback (most recent call last):
+    ImportError: No module named 'no_such_module': expected a package. Install it with: pip install it
+    """
+    try:
+        return import_module(name)
+    except ImportError as error:
+        why = " ".join(str(error).split())
+        raise ImportError(f"{why}: expected {expected}. Install it with: {install}") from None
 
 
 class Library(NamedTuple):

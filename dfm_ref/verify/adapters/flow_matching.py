@@ -7,7 +7,7 @@ The package has no function for the cosine schedule, the corrector's velocity, o
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from importlib import import_module
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -15,6 +15,8 @@ import numpy as np
 from ... import checks
 from ...arrays import log
 from ..cases import Case
+from .conversion import imported
+from .torch_module import array
 
 __all__ = [
     "VARIANTS",
@@ -34,6 +36,8 @@ __all__ = [
 
 Table: TypeAlias = np.ndarray[Any, Any]
 Tensor: TypeAlias = Any
+
+_import = partial(imported, expected="Meta's package", install="pip install flow_matching torch")
 
 _EXPONENTS = {"quadratic": 2.0, "cubic": 3.0}
 
@@ -98,7 +102,7 @@ class Solver:
                 return_intermediates=options.intermediates,
                 verbose=options.verbose,
             )
-        return _numpy(states if options.intermediates else torch.stack([x_init, states]))
+        return array(states if options.intermediates else torch.stack([x_init, states]))
 
     def _tensor(self, x: Table) -> Tensor:
         """Floats in their own type; tokens as the package wants them, int64."""
@@ -111,33 +115,33 @@ class Package(Solver):
 
     def kappa(self, t: Table) -> Table:
         """alpha_t of the scheduler."""
-        return _numpy(self.path.scheduler(self._tensor(t)).alpha_t)
+        return array(self.path.scheduler(self._tensor(t)).alpha_t)
 
     def kappa_dot(self, t: Table) -> Table:
         """d_alpha_t of the scheduler."""
-        return _numpy(self.path.scheduler(self._tensor(t)).d_alpha_t)
+        return array(self.path.scheduler(self._tensor(t)).d_alpha_t)
 
     def kappa_inverse(self, k: Table) -> Table:
         """kappa_inverse of the scheduler."""
-        return _numpy(self.path.scheduler.kappa_inverse(self._tensor(k)))
+        return array(self.path.scheduler.kappa_inverse(self._tensor(k)))
 
     def sample_path(self, x_0: Table, x_1: Table, t: Table, seed: int) -> Table:
         """x_t of a sample of the path."""
         with self.torch.random.fork_rng(devices=[]):
             self.torch.manual_seed(seed)
-            return _numpy(self.path.sample(x_0=self._tensor(x_0), x_1=self._tensor(x_1), t=self._tensor(t)).x_t)
+            return array(self.path.sample(x_0=self._tensor(x_0), x_1=self._tensor(x_1), t=self._tensor(t)).x_t)
 
     def velocity(self, probs_1: Table, x_t: Table, t: Table) -> Table:
         """posterior_to_velocity of the path, at the logarithms of the probabilities."""
         checks.distributions("probs_1", probs_1)
         logits, x_t, t = (self._tensor(a) for a in (log(probs_1), x_t, t))
-        return _numpy(self.path.posterior_to_velocity(posterior_logits=logits, x_t=x_t, t=t))
+        return array(self.path.posterior_to_velocity(posterior_logits=logits, x_t=x_t, t=t))
 
     def generalized_kl(self, logits: Table, x_1: Table, x_t: Table, t: Table) -> Table:
         """MixturePathGeneralizedKL without a mean."""
         loss = _import("flow_matching.loss").MixturePathGeneralizedKL(path=self.path, reduction="none")
         logits, x_1, x_t, t = (self._tensor(a) for a in (logits, x_1, x_t, t))
-        return _numpy(loss(logits=logits, x_1=x_1, x_t=x_t, t=t))
+        return array(loss(logits=logits, x_1=x_1, x_t=x_t, t=t))
 
 
 def _scheduler(name: str) -> Any:
@@ -159,18 +163,6 @@ def _step_size(share: float | None, times: Table) -> float | None:
     if not np.all(np.abs(gaps - np.mean(gaps)) <= 1e-6 * np.mean(gaps)):
         raise NotImplementedError("a step size with times that are not evenly spaced")
     return share * float(np.sum(gaps)) / len(gaps)
-
-
-def _numpy(x: Tensor) -> Table:
-    return np.asarray(x.numpy())
-
-
-def _import(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        why = " ".join(str(error).split())
-        raise ImportError(f"{why}: expected Meta's package. Install it with: pip install flow_matching torch") from None
 
 
 def _bump(t: Tensor) -> Tensor:

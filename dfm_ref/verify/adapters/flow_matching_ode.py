@@ -7,19 +7,22 @@ there; else nothing is checked on its behalf. The solver is asked with a smooth 
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from importlib import import_module
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from .. import flow_cases
 from ..flow_cases import PATHS, FlowCase
+from .conversion import imported
+from .torch_module import array, tensor
 
 __all__ = ["VARIANTS", "Path", "PathBuild", "Solver", "SolverBuild"]
 
 Table: TypeAlias = np.ndarray[Any, Any]
 Tensor: TypeAlias = Any
+
+_import = partial(imported, expected="Meta's package", install="pip install flow_matching torch torchdiffeq")
 
 _SCHEDULERS = {"ot": "CondOTScheduler", "vp": "VPScheduler", "cosine": "CosineScheduler"}
 
@@ -51,18 +54,18 @@ class Path:
 
     def sample_path(self, x_0: Table, x_1: Table, t: Table, seed: int) -> tuple[Table, Table]:
         """x_t and dx_t of a sample of the path."""
-        drawn = self.path.sample(x_0=_tensor(x_0), x_1=_tensor(x_1), t=_tensor(t))
-        return _numpy(drawn.x_t), _numpy(drawn.dx_t)
+        drawn = self.path.sample(x_0=tensor(x_0), x_1=tensor(x_1), t=tensor(t))
+        return array(drawn.x_t), array(drawn.dx_t)
 
     def velocity(self, x: Table, t: Table) -> Table:
         """target_to_velocity or epsilon_to_velocity of the exact posterior mean."""
         mean = flow_cases.posterior(self.case, x, t) @ np.asarray(self.case.data)
-        x_t, times = _tensor(x), _tensor(t[:, None])
+        x_t, times = tensor(x), tensor(t[:, None])
         if self.prediction == "target":
-            return _numpy(self.path.target_to_velocity(x_1=_tensor(mean), x_t=x_t, t=times))
+            return array(self.path.target_to_velocity(x_1=tensor(mean), x_t=x_t, t=times))
         path = PATHS[self.case.path]
         noise = (x - path.mu(t)[:, None] * mean) / path.sigma(t)[:, None]
-        return _numpy(self.path.epsilon_to_velocity(epsilon=_tensor(noise), x_t=x_t, t=times))
+        return array(self.path.epsilon_to_velocity(epsilon=tensor(noise), x_t=x_t, t=times))
 
 
 @dataclass(frozen=True)
@@ -91,7 +94,7 @@ class Solver:
     @cached_property
     def solver(self) -> Any:
         """The solver of the package."""
-        torch, axes, rates = _import("torch"), _tensor(self.axes), _tensor(self.rates)
+        torch, axes, rates = _import("torch"), tensor(self.axes), tensor(self.rates)
 
         def model(x: Tensor, t: Tensor) -> Tensor:
             speed = 2 * (t[:, None] if t.ndim else t)
@@ -101,44 +104,27 @@ class Solver:
 
     def velocity(self, x: Table, t: Table) -> Table:
         """The model that the solver is given."""
-        return _numpy(self.solver.velocity_model(_tensor(x), _tensor(t)))
+        return array(self.solver.velocity_model(tensor(x), tensor(t)))
 
     def flow(self, z: Table) -> tuple[Table, Table]:
         """The end of `sample`, and minus the integral of the divergence back from there, by `compute_likelihood`."""
-        x = self.solver.sample(x_init=_tensor(z), time_grid=_tensor(np.array([0.0, 1.0])), **self.build.options)
-        return _numpy(x), -self._likelihood(x, lambda start: 0.0 * start[:, 0])[1]
+        x = self.solver.sample(x_init=tensor(z), time_grid=tensor(np.array([0.0, 1.0])), **self.build.options)
+        return array(x), -self._likelihood(x, lambda start: 0.0 * start[:, 0])[1]
 
     def inverse(self, x: Table) -> Table:
         """The point at t = 0 of `compute_likelihood`."""
-        return self._likelihood(_tensor(x), lambda start: 0.0 * start[:, 0])[0]
+        return self._likelihood(tensor(x), lambda start: 0.0 * start[:, 0])[0]
 
     def log_prob(self, x: Table) -> Table:
         """`compute_likelihood` with a standard normal source."""
         normal = _import("torch.distributions").Normal(0.0, 1.0)
-        return self._likelihood(_tensor(x), lambda start: normal.log_prob(start).sum(dim=-1))[1]
+        return self._likelihood(tensor(x), lambda start: normal.log_prob(start).sum(dim=-1))[1]
 
     def _likelihood(self, x: Tensor, log_p0: Callable[[Tensor], Tensor]) -> tuple[Table, Table]:
-        grid = _tensor(np.array([1.0, 0.0]))
+        grid = tensor(np.array([1.0, 0.0]))
         options = {"exact_divergence": True, "time_grid": grid, **self.build.options}
         start, log_prob = self.solver.compute_likelihood(x_1=x, log_p0=log_p0, **options)
-        return _numpy(start), _numpy(log_prob)
-
-
-def _tensor(x: Table) -> Tensor:
-    return _import("torch").tensor(np.asarray(x))
-
-
-def _numpy(x: Tensor) -> Table:
-    return np.asarray(x.detach().numpy())
-
-
-def _import(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        why = " ".join(str(error).split())
-        install = "pip install flow_matching torch torchdiffeq"
-        raise ImportError(f"{why}: expected Meta's package. Install it with: {install}") from None
+        return array(start), array(log_prob)
 
 
 _ADAPTIVE = {"step_size": None, "method": "dopri5", "atol": 1e-7, "rtol": 1e-7}

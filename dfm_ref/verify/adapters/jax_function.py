@@ -1,13 +1,12 @@
 """Codes in JAX: objects whose methods take and return its arrays, jitted or not. Conversion only."""
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..cases import Case
-from .conversion import Library, converted
+from .conversion import Library, converted, imported
 
 __all__ = ["wrap"]
 
@@ -38,12 +37,7 @@ def wrap(
 
 def _library(dtype: str | None, keyed: bool) -> Library:
     """JAX: floats of a dtype, or of its own choice; seeds as keys or ints."""
-    try:
-        jax = import_module("jax")
-        callbacks = import_module("jax.experimental")
-    except ImportError as error:
-        why = " ".join(str(error).split())
-        raise ImportError(f"{why}: expected JAX. Install it with: pip install jax") from None
+    jax, callbacks = (imported(n, expected="JAX", install="pip install jax") for n in ("jax", "jax.experimental"))
 
     def asarray(x: Table) -> Any:
         return jax.numpy.asarray(x.astype(dtype) if dtype and x.dtype.kind == "f" else x)

@@ -1,17 +1,19 @@
 """Codes in PyTorch: objects whose methods take and return tensors. Conversion only."""
 
 from collections.abc import Callable, Mapping
-from importlib import import_module
+from functools import partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..cases import Case
-from .conversion import Library, converted
+from .conversion import Library, converted, imported
 
-__all__ = ["wrap"]
+__all__ = ["array", "tensor", "wrap"]
 
 Table: TypeAlias = np.ndarray[Any, Any]
+
+_import = partial(imported, expected="PyTorch", install="pip install torch")
 
 
 def wrap(
@@ -35,13 +37,19 @@ def wrap(
     return converted(build, _library(dtype, device), covers=covers, turned=reverse_time, negative=negative_rates)
 
 
+def tensor(x: Table) -> Any:
+    """A tensor of the values, in their own type."""
+    return _import("torch").tensor(np.asarray(x))
+
+
+def array(x: Any) -> Table:
+    """The values of a tensor on the host, without its graph."""
+    return np.asarray(x.detach().numpy())
+
+
 def _library(dtype: str, device: str) -> Library:
     """PyTorch: floats of a dtype and tokens of int64, on a device."""
-    try:
-        torch = import_module("torch")
-    except ImportError as error:
-        why = " ".join(str(error).split())
-        raise ImportError(f"{why}: expected PyTorch. Install it with: pip install torch") from None
+    torch = _import("torch")
     floats = getattr(torch, dtype)
 
     def asarray(x: Table) -> Any:

@@ -7,19 +7,22 @@ of a minibatch are no law of a row, and stay out. The posterior is of this libra
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import cached_property
-from importlib import import_module
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from .. import flow_cases
 from ..flow_cases import PATHS, FlowCase
+from .conversion import imported
+from .torch_module import array, tensor
 
 __all__ = ["VARIANTS", "Build", "Matcher"]
 
 Table: TypeAlias = np.ndarray[Any, Any]
 Tensor: TypeAlias = Any
+
+_import = partial(imported, expected="torchcfm", install="pip install --no-deps torchcfm, then torch and POT")
 
 
 @dataclass(frozen=True)
@@ -51,12 +54,12 @@ class Matcher:
 
     def sample_path(self, x_0: Table, x_1: Table, t: Table, seed: int) -> tuple[Table, Table]:
         """x_t and the conditional flow there."""
-        start, end, times = map(_tensor, (x_0, x_1, t))
+        start, end, times = map(tensor, (x_0, x_1, t))
         if self.build.noise:
             x_t = self.matcher.sample_xt(start, end, times, start)
-            return _numpy(x_t), _numpy(self.matcher.compute_conditional_flow(start, end, times, x_t))
+            return array(x_t), array(self.matcher.compute_conditional_flow(start, end, times, x_t))
         _, x_t, dx_t = self.matcher.sample_location_and_conditional_flow(start, end, times)
-        return _numpy(x_t), _numpy(dx_t)
+        return array(x_t), array(dx_t)
 
     def velocity(self, x: Table, t: Table) -> Table:
         """The mean of the conditional flows, each from the x_0 that leads to x."""
@@ -64,27 +67,9 @@ class Matcher:
         total, mu, sigma = np.zeros_like(x), path.mu(t)[:, None], path.sigma(t)[:, None]
         for k, point in enumerate(self.case.data):
             x_1 = np.tile(point, (len(x), 1))
-            pair = map(_tensor, ((x - mu * x_1) / sigma, x_1, t, x))
-            total += weights[:, k : k + 1] * _numpy(self.matcher.compute_conditional_flow(*pair))
+            pair = map(tensor, ((x - mu * x_1) / sigma, x_1, t, x))
+            total += weights[:, k : k + 1] * array(self.matcher.compute_conditional_flow(*pair))
         return total
-
-
-def _tensor(x: Table) -> Tensor:
-    return _import("torch").tensor(np.asarray(x))
-
-
-def _numpy(x: Tensor) -> Table:
-    return np.asarray(x.detach().numpy())
-
-
-def _import(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        why = " ".join(str(error).split())
-        raise ImportError(
-            f"{why}: expected torchcfm. Install it with: pip install --no-deps torchcfm, then torch and POT"
-        ) from None
 
 
 VARIANTS: dict[str, Callable[[FlowCase], Matcher]] = {

@@ -6,18 +6,21 @@ float64, which zuko's modules are cast to. Nothing is checked on the package's b
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import cached_property
-from importlib import import_module
+from functools import cached_property, partial
 from typing import Any, TypeAlias
 
 import numpy as np
 
 from ..flow_cases import FlowCase
+from .conversion import imported
+from .torch_module import array, tensor
 
 __all__ = ["VARIANTS", "Build", "Zuko"]
 
 Table: TypeAlias = np.ndarray[Any, Any]
 Tensor: TypeAlias = Any
+
+_import = partial(imported, expected="zuko", install="pip install zuko torch")
 
 
 @dataclass(frozen=True)
@@ -62,36 +65,20 @@ class Zuko:
 
     def flow(self, z: Table) -> tuple[Table, Table]:
         """The inverse of the transform, with its log_abs_det_jacobian."""
-        x, log_det = self.law.transform.inv.call_and_ladj(_tensor(z))
-        return _numpy(x), _numpy(log_det)
+        x, log_det = self.law.transform.inv.call_and_ladj(tensor(z))
+        return array(x), array(log_det)
 
     def inverse(self, x: Table) -> Table:
         """The transform."""
-        return _numpy(self.law.transform(_tensor(x)))
+        return array(self.law.transform(tensor(x)))
 
     def log_prob(self, x: Table) -> Table:
         """log_prob of the distribution."""
-        return _numpy(self.law.log_prob(_tensor(x)))
+        return array(self.law.log_prob(tensor(x)))
 
     def _velocity(self, x: Table, t: Table) -> Table:
         """Of a CNF: the field f, which runs from the data at 0 to the noise at 1, turned round."""
-        return -_numpy(self.module.transform.f(_tensor(1 - t), _tensor(x)))
-
-
-def _tensor(x: Table) -> Tensor:
-    return _import("torch").tensor(np.asarray(x))
-
-
-def _numpy(x: Tensor) -> Table:
-    return np.asarray(x.detach().numpy())
-
-
-def _import(name: str) -> Any:
-    try:
-        return import_module(name)
-    except ImportError as error:
-        why = " ".join(str(error).split())
-        raise ImportError(f"{why}: expected zuko. Install it with: pip install zuko torch") from None
+        return -array(self.module.transform.f(tensor(1 - t), tensor(x)))
 
 
 VARIANTS: dict[str, Callable[[FlowCase], Zuko]] = {

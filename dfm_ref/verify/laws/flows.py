@@ -57,7 +57,6 @@ def eps_of(*arrays: Table) -> float:
 def tolerance_of(trial: Trial, case: FlowCase) -> float:
     """How far an object says that its answers may be off: `tolerance`, of one that solves equations.
 
-    >>> from ..probe import Probe
     >>> from dfm_ref.verify.probe import Probe
     >>> tolerance_of(Trial(Probe(lambda case: None), seed=0), FlowCase(1))
     0.0
