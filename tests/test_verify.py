@@ -1,5 +1,6 @@
 """The kit on adapters of every conduct, right and wrong: what it says, how it ends, and that its lines run."""
 
+import gc
 import io
 import json
 import re
@@ -109,6 +110,30 @@ def hangs_and_swallows(t):
             time.sleep(10)
 
 
+class Slow:
+    def __del__(self):
+        time.sleep(0.05)
+
+
+def hangs_in_destructors(t):
+    while True:
+        Slow()
+        time.sleep(0.01)
+
+
+def hangs_in_collections(t):
+    def callback(phase, info):
+        time.sleep(0.05)
+
+    gc.callbacks.append(callback)
+    try:
+        while True:
+            gc.collect()
+            time.sleep(0.01)
+    finally:
+        gc.callbacks.remove(callback)
+
+
 def leaves(t):
     sys.exit(3)
 
@@ -128,6 +153,8 @@ def leaves(t):
         (leaves, "kappa raises RuntimeError: SystemExit: 3 on legal input"),
         (hangs, "kappa: no answer within 0.2 s"),
         (hangs_and_swallows, "kappa: no answer within 0.2 s"),
+        (hangs_in_destructors, "kappa: no answer within 0.2 s"),
+        (hangs_in_collections, "kappa: no answer within 0.2 s"),
     ],
 )
 def test_an_adapter_of_bad_conduct_is_one_clear_line(kappa, message):

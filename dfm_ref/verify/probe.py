@@ -5,6 +5,7 @@ NaN: a `Contract` says so. Every call is remembered as Python that repeats it, s
 """
 
 import contextlib
+import gc
 import io
 import signal
 import threading
@@ -237,7 +238,7 @@ class Probe:
 def within(seconds: float) -> Iterator[None]:
     """Raises TimedOut where the block takes longer; in the main thread of a system with timers, else not at all.
 
-    The alarm rings again every second, for code that swallows it.
+    The alarm rings again every second, for code that swallows it, and waits where Python would.
 
     >>> with within(5.0):
     ...     pass
@@ -247,7 +248,9 @@ def within(seconds: float) -> Iterator[None]:
         return
 
     def ring(number: int, frame: FrameType | None) -> None:
-        raise TimedOut
+        if not _unraisable(frame):
+            raise TimedOut
+        signal.setitimer(signal.ITIMER_REAL, 0.01, 1.0)
 
     before = signal.signal(signal.SIGALRM, ring)
     signal.setitimer(signal.ITIMER_REAL, seconds, 1.0)
@@ -256,6 +259,14 @@ def within(seconds: float) -> Iterator[None]:
     finally:
         signal.setitimer(signal.ITIMER_REAL, 0)
         signal.signal(signal.SIGALRM, before)
+
+
+def _unraisable(frame: FrameType | None) -> bool:
+    """Whether the frame serves the garbage collector: Python reports an exception from there, and drops it."""
+    callbacks = {getattr(callback, "__code__", None) for callback in gc.callbacks}
+    while frame and frame.f_code not in callbacks and frame.f_code.co_name != "__del__":
+        frame = frame.f_back
+    return frame is not None
 
 
 def lines(calls: list[Call], setup: str, show: str, *, contract: Contract | None = None) -> str:
