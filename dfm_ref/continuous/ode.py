@@ -155,7 +155,7 @@ _BEND = (
     -1453857185 / 822651844,
     69997945 / 29380423,
 )
-_SAFETY, _LEAST, _MOST = 0.94, 0.2, 10.0  # what share of the best step is tried, and the ends of a change of step
+_SAFETY, _LEAST, _MOST = 0.9, 0.2, 10.0  # what share of the best step is tried, and the ends of a change of step
 _STRETCH = 1.05  # of a step that ends at t_1; less than 1 / _SAFETY, else a rejected one would be tried again as it was
 _PRECISION = 8  # the least rtol, in units of the dtype's eps: below, the error is one of rounding
 
@@ -174,11 +174,11 @@ def dormand_prince(
 
     y_0: float32 or float64 of any shape. A step of order 5 is accepted where the error of order 4 embedded in it has a
     root mean square over all entries, each in units of atol + rtol max(|y_t|, |y_s|), of at most 1; the next one is as
-    long as that error allows, and shorter where the last two errors foresee a larger one. A step that meets a velocity
-    that is not finite is tried again, shorter.
+    long as that error allows, and no shorter. A step that meets a velocity that is not finite is tried again, shorter.
     Raises ValueError for times that are not finite; for tolerances that are not positive, or an rtol below 8 eps; for
     a velocity of another shape or dtype than y; where it is not finite however short the step; and where the step
-    underflows. Sources: Dormand and Prince 1980; Shampine 1986 (the error); Gustafsson 1994 (the control of the step).
+    underflows. Sources: Dormand and Prince 1980; Shampine 1986 (the error); Hairer, Norsett and Wanner 1993,
+    section II.4 (the control of the step).
 
     >>> import numpy as np
     >>> dormand_prince(lambda y, t: -y, np.ones(1), 0.0, 1.0)[:4]
@@ -195,8 +195,7 @@ def dormand_prince(
     k = _ask_finite(velocity, y, t)
     h = _first_step(velocity, y, k, t, t_1, rtol, atol)
     evaluations, accepted, rejected = 2, 0, 0
-    before: tuple[float, float] | None = None  # the length and the error of the last accepted step
-    most, finite = _MOST, True
+    finite = True
     slopes, y_s, s = [k], y, t
     intervals = []
     while t != t_1:
@@ -211,15 +210,13 @@ def dormand_prince(
         evaluations += len(slopes) - 1
         finite = _finite(slopes[-1])
         error = _norm(h * _sum(_ERROR, slopes), _scale(y, y_s, rtol, atol)) if finite else math.inf
-        change = min(most, _change(h, error, before))
         if error <= 1:
             if dense:
                 intervals.append(Interval(t, s, y, y_s, k, slopes[-1], h * _sum(_BEND, slopes)))
-            before, most = (h, max(error, 0.01)), _MOST
             y, k, t, accepted = y_s, slopes[-1], s, accepted + 1
         else:
-            most, rejected = 1.0, rejected + 1
-        h *= change
+            rejected += 1
+        h *= _change(error)
     return Solution(y, evaluations, accepted, rejected, tuple(intervals))
 
 
@@ -267,19 +264,15 @@ def _first_step(velocity: Velocity, y: Array, k: Array, t: float, t_1: float, rt
 
 
 def _end(t: float, h: float, t_1: float) -> float:
-    """The end of a step of about h: t_1 if it is in reach, or the middle of two steps to there, that none be tiny."""
-    steps = (t_1 - t) / h / _STRETCH
-    return t_1 if steps <= 1 else t + (t_1 - t) / 2 if steps <= 2 else t + h
+    """The end of a step of about h: t_1 if it is in reach."""
+    return t_1 if (t_1 - t) / h <= _STRETCH else t + h
 
 
-def _change(h: float, error: float, before: tuple[float, float] | None) -> float:
-    """The ratio of the next step to h, from an error of order 5, and from how it grew since the last accepted step."""
-    if error == 0:
-        return _MOST
-    change = math.pow(error, -0.2)
-    if before and error <= 1:
-        change *= min(1.0, h / before[0] * math.pow(before[1] / error, 0.2))
-    return max(_LEAST, min(_SAFETY * change, _MOST))
+def _change(error: float) -> float:
+    """The ratio of the next step to this one, from an error of order 5; an accepted step is not followed by a shorter
+    one, which would cost more, in sum, than what is rejected without it."""
+    best = _SAFETY * math.pow(error, -0.2) if error else _MOST
+    return max(1.0 if error <= 1 else _LEAST, min(best, _MOST))
 
 
 def _try(velocity: Velocity, y: Array, k: Array, t: float, s: float) -> tuple[list[Array], Array]:
