@@ -22,7 +22,7 @@ T = TypeVar("T")
 R = TypeVar("R")
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_SHARD, _POINTS = 8, 512  # sequences, or points, at least: smaller products are not worth a thread
+_SEQUENCES, _NUMBERS = 8, 1 << 17  # of a shard, at least: with less to do the threads wait for each other
 
 
 def gradients_in_threads(
@@ -32,7 +32,7 @@ def gradients_in_threads(
 
     Equal up to the order of the sums over the batch, and the same on every call on one machine.
     """
-    shards = min(_cores(), len(x_1) // _SHARD)
+    shards = min(_cores(), len(x_1) // _SEQUENCES)
     if shards < 2 or not _blas():
         return train.gradients(config, params, x_1, x_t, t, labels=labels)
 
@@ -46,7 +46,7 @@ def gradients_in_threads(
 
 def log_prob_in_threads(flow: flows.Flow, params: Params, x: Array) -> Array:
     """`flows.log_prob`, a shard of the points on every core."""
-    shards = _shards(x, flow.dim)
+    shards = _shards(x, flow.dim, _width(flow))
     return np.concatenate(_in_threads(lambda rows: flows.log_prob(flow, params, x[rows]), shards))
 
 
@@ -56,7 +56,7 @@ def sample_in_threads(flow: flows.Flow, params: Params, key: Key, num: int, *, f
     def one(rows: slice) -> Array:
         return flows.sample(flow, params, key, rows.stop - rows.start, first=first + rows.start)
 
-    return np.concatenate(_in_threads(one, _split(num)))
+    return np.concatenate(_in_threads(one, _split(num, _width(flow))))
 
 
 def likelihood_gradients_in_threads(flow: flows.Flow, params: Params, x: Array) -> tuple[Array, Params]:
@@ -67,7 +67,7 @@ def likelihood_gradients_in_threads(flow: flows.Flow, params: Params, x: Array) 
         share = len(x[rows]) / len(x)
         return loss * share, {name: g * share for name, g in grads.items()}
 
-    losses, grads = zip(*_in_threads(one, _shards(x, flow.dim)), strict=True)
+    losses, grads = zip(*_in_threads(one, _shards(x, flow.dim, _width(flow))), strict=True)
     return sum(losses), _sum(grads)
 
 
@@ -79,7 +79,7 @@ class FieldInThreads(Field):
     ) -> tuple[Array, Any]:
         given: tuple[Any, Any] = (t, label)  # a number, or one a point
         fits = all(np.shape(a) == x.shape[:1] for a in given if np.ndim(a))
-        shards = _shards(x, self.dim) if fits else [slice(None)]
+        shards = _shards(x, self.dim, self._width) if fits else [slice(None)]
 
         def one(rows: slice) -> tuple[Array, Any]:
             time, known = (a[rows] if np.ndim(a) else a for a in given)
@@ -89,30 +89,39 @@ class FieldInThreads(Field):
         return np.concatenate(v), residuals
 
     def backward(self, params: Params, residuals: Any, dv: Array) -> Params:
-        pieces = zip(residuals, _like(residuals, dv), strict=True)
+        pieces = zip(residuals, self._like(residuals, dv), strict=True)
         return _sum(_in_threads(lambda piece: super(FieldInThreads, self).backward(params, *piece), pieces))
 
     def jvp(self, params: Params, residuals: Any, dx: Array) -> Array:
-        pieces = zip(residuals, _like(residuals, dx), strict=True)
+        pieces = zip(residuals, self._like(residuals, dx), strict=True)
         return np.concatenate(_in_threads(lambda p: super(FieldInThreads, self).jvp(params, *p), pieces))
 
     def divergence(self, params: Params, residuals: Any) -> Array:
         return np.concatenate(_in_threads(lambda r: super(FieldInThreads, self).divergence(params, r), residuals))
 
+    @property
+    def _width(self) -> int:
+        return max(self.dim, self.hidden // 4)  # products of matrices wait less than the rest
 
-def _shards(x: Array, dim: int) -> list[slice]:
+    def _like(self, residuals: Sequence[Any], rows: Array) -> list[Array]:
+        """The rows that belong to the residuals of each shard."""
+        return [rows[shard] for shard in _split(len(rows), self._width)] if len(residuals) > 1 else [rows]
+
+
+def _width(flow: flows.Flow) -> int:
+    """About how many numbers a flow holds for a point: networks have some even where points have few coordinates."""
+    return max(flow.dim, 32)
+
+
+def _shards(x: Array, dim: int, width: int) -> list[slice]:
     """The rows of the points float[B, D] for each core; all in one where they are no such points, for the error."""
-    return _split(len(x)) if x.shape[1:] == (dim,) else [slice(None)]
+    return _split(len(x), width) if x.shape[1:] == (dim,) else [slice(None)]
 
 
-def _split(count: int) -> list[slice]:
-    number = max(1, min(_cores(), count // _POINTS)) if _blas() else 1
+def _split(count: int, width: int) -> list[slice]:
+    """The rows for each core, of `width` numbers a row."""
+    number = max(1, min(_cores(), count * width // _NUMBERS)) if _blas() else 1
     return [slice(count * k // number, count * (k + 1) // number) for k in range(number)]
-
-
-def _like(residuals: Sequence[Any], rows: Array) -> list[Array]:
-    """The rows that belong to the residuals of each shard."""
-    return [rows[shard] for shard in _split(len(rows))] if len(residuals) > 1 else [rows]
 
 
 def _sum(grads: Sequence[Params]) -> Params:
@@ -120,12 +129,13 @@ def _sum(grads: Sequence[Params]) -> Params:
 
 
 def _in_threads(function: Callable[[T], R], shards: Iterable[T]) -> list[R]:
-    """The results for all shards, in their order."""
+    """The results for all shards, in their order; the first is worked out here, as waking a thread takes time."""
     first, *rest = shards
     if not rest:
         return [function(first)]
     with _one_blas_thread():
-        return list(_threads(1 + len(rest)).map(function, [first, *rest]))
+        others = _threads(len(rest)).map(function, rest)
+        return [function(first), *others]
 
 
 def _cores() -> int:

@@ -1,7 +1,8 @@
 """Times dfm_ref against its peers: python benchmarks/run.py [SUITE...] [--json FILE]
 
 Both sides run in this process, in turns, with a pause between them so that the one's idle threads have gone to sleep;
-a row has the medians. Memory is asked of fresh processes. Exit 0; 1 where a law check fails; 2 for a user's mistake.
+a row has the medians of calls in a loop. Memory is asked of fresh processes. Exit 0; 1 where a law check fails; 2 for
+a user's mistake.
 """
 
 import argparse
@@ -32,6 +33,7 @@ import numpy as np  # noqa: E402
 from cases import CASES, SIDES, SUITES, Case, Verdict, build, calls, law, missing  # noqa: E402
 
 _PAUSE = 0.1  # seconds
+_ROUND = 0.05  # seconds of calls, at least one
 _BUDGET = 6.0  # seconds to time a case in, where three rounds take less
 _CORETYPE = "OPENBLAS_CORETYPE"
 MEMORY = (
@@ -41,19 +43,23 @@ MEMORY = (
 
 
 def measure(calls: dict[str, Callable[[], Any]], budget: float) -> dict[str, list[float]]:
-    """Seconds a call, for each contender in each of the interleaved rounds after one call to warm up."""
-    number = {name: max(1, min(1000, int(0.02 / _seconds(call, 1)))) for name, call in calls.items()}
+    """Seconds a call, for each contender in each of the interleaved rounds.
+
+    A call before wakes its threads and fills the caches, as in a loop, where the calls that are timed here are made.
+    """
+    number = {name: max(1, min(1000, int(_ROUND / _warm(call, 1)))) for name, call in calls.items()}
     rounds: dict[str, list[float]] = {name: [] for name in calls}
     start, done = time.perf_counter(), 0
     while done < 3 or (done < 15 and time.perf_counter() - start < budget):
         for name, call in calls.items():
             time.sleep(_PAUSE)
-            rounds[name].append(_seconds(call, number[name]))
+            rounds[name].append(_warm(call, number[name]))
         done += 1
     return rounds
 
 
-def _seconds(call: Callable[[], Any], number: int) -> float:
+def _warm(call: Callable[[], Any], number: int) -> float:
+    call()
     start = time.perf_counter()
     for _ in range(number):
         call()

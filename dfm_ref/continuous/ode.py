@@ -303,7 +303,7 @@ def _norm(x: Array, scale: Array) -> float:
     """The root mean square of x / scale over all entries, 0 of none."""
     xp = namespace(x)
     ratios = xp.reshape(xp.astype(x / scale, xp.float64), (-1,))  # squares overflow in less
-    return math.sqrt(float(xp.vecdot(ratios, ratios)) / max(1, math.prod(x.shape)))
+    return math.sqrt(float(xp.sum(ratios * ratios)) / max(1, math.prod(x.shape)))
 
 
 def _ask(velocity: Velocity, y: Array, t: float) -> Array:

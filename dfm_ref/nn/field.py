@@ -9,7 +9,7 @@ from array_api_compat import device
 from .. import random
 from ..arrays import like, namespace
 from ..protocols import Array, Key, Params
-from .layers import embedding, embedding_backward, initialised, label_rows
+from .layers import embedding, embedding_backward, initialised, label_rows, silu_of_twice, silu_of_twice_backward
 
 __all__ = ["Field"]
 
@@ -86,21 +86,20 @@ class Field:
             count = x.shape[0] if hasattr(label, "shape") else 1
             rows = label_rows(label, self.classes, xp.zeros((count,), dtype=xp.int64, device=device(x)))
             a = a + embedding({"weight": params["label.weight"]}, rows)[0]
-        h_1, r_1 = _silu(x, params["0.weight"], a)
-        h_2, r_2 = _silu(h_1, params["1.weight"], phi @ params["1.time"].T)
-        v = h_2 @ params["2.weight"].T
-        v += phi @ params["2.time"].T
+        h_1, r_1 = silu_of_twice(_affine(x, 0.5 * params["0.weight"], 0.5 * a))
+        h_2, r_2 = silu_of_twice(_affine(h_1, 0.5 * params["1.weight"], phi @ (0.5 * params["1.time"].T)))
+        v = _affine(h_2, params["2.weight"], phi @ params["2.time"].T)
         return v, (x, phi, rows, h_1, r_1, h_2, r_2)
 
     def backward(self, params: Params, residuals: Any, dv: Array) -> Params:
-        """v = W h_2 + A phi  =>  dW = dv^T h_2, dA = dv^T phi, dh_2 = dv W;  h = silu(a)  =>  da = d dh, d = silu'(a);
+        """v = W h_2 + A phi  =>  dW = dv^T h_2, dA = dv^T phi, dh_2 = dv W;  h = silu(2 u), u = a / 2  =>  da = du / 2;
         and so a = W h_1 + A phi. The embedding is a row of a.
         """
         x, phi, rows, h_1, r_1, h_2, r_2 = residuals
         xp = namespace(x)
         phi = xp.broadcast_to(phi, (x.shape[0], phi.shape[1]))
-        da_2 = (dv @ params["2.weight"]) * _silu_dot(*r_2)
-        da_1 = (da_2 @ params["1.weight"]) * _silu_dot(*r_1)
+        da_2 = silu_of_twice_backward(r_2, dv @ (0.5 * params["2.weight"]))
+        da_1 = silu_of_twice_backward(r_1, da_2 @ (0.5 * params["1.weight"]))
         dparams = {}
         for i, (da, h) in enumerate([(da_1, x), (da_2, h_1), (dv, h_2)]):
             dparams[f"{i}.weight"], dparams[f"{i}.time"] = da.T @ h, da.T @ phi
@@ -112,15 +111,15 @@ class Field:
     def jvp(self, params: Params, residuals: Any, dx: Array) -> Array:
         """The Jacobian dv/dx times dx, float[B, dim]: dv = W_3 (d_2 * (W_2 (d_1 * (W_1 dx)))), d = silu'."""
         _, _, _, _, r_1, _, r_2 = residuals
-        dh = (dx @ params["0.weight"].T) * _silu_dot(*r_1)
-        dh = (dh @ params["1.weight"].T) * _silu_dot(*r_2)
+        dh = silu_of_twice_backward(r_1, dx @ (0.5 * params["0.weight"].T))
+        dh = silu_of_twice_backward(r_2, dh @ (0.5 * params["1.weight"].T))
         return dh @ params["2.weight"].T
 
     def divergence(self, params: Params, residuals: Any) -> Array:
         """The trace of dv/dx = W_3 d_2 W_2 d_1 W_1, float[B]: d_1^T ((W_1 W_3) * W_2^T) d_2, with * entry by entry."""
         _, _, _, _, r_1, _, r_2 = residuals
         loops = (params["0.weight"] @ params["2.weight"]) * params["1.weight"].T
-        return namespace(loops).vecdot(_silu_dot(*r_1) @ loops, _silu_dot(*r_2))
+        return namespace(loops).vecdot(silu_of_twice_backward(r_1, 0.5) @ loops, silu_of_twice_backward(r_2, 0.5))
 
 
 def _cosines(x: Array, t: Array | float) -> Array:
@@ -133,16 +132,8 @@ def _cosines(x: Array, t: Array | float) -> Array:
     return xp.cos(math.pi * k * xp.reshape(t, (-1, 1)))
 
 
-def _silu(x: Array, weight: Array, bias: Array) -> tuple[Array, tuple[Array, Array]]:
-    """silu(a) = u (1 + tanh u), u = a / 2, a = x W^T + bias: half of a costs nothing, as the half of W."""
-    u = x @ (0.5 * weight.T)
-    u += 0.5 * bias
-    tanh = namespace(u).tanh(u)
-    y = u * tanh
-    y += u
-    return y, (u, tanh)
-
-
-def _silu_dot(u: Array, tanh: Array) -> Array:
-    """silu'(2 u) = (1 + tanh u) (1 + u (1 - tanh u)) / 2."""
-    return 0.5 * (1 + tanh) * (1 + u * (1 - tanh))
+def _affine(x: Array, weight: Array, bias: Array) -> Array:
+    """x W^T + bias, a bias for all rows or one for each."""
+    y = x @ weight.T
+    y += bias
+    return y

@@ -41,6 +41,8 @@ __all__ = [
     "rotary_table",
     "silu",
     "silu_backward",
+    "silu_of_twice",
+    "silu_of_twice_backward",
     "split_heads",
     "time_features",
 ]
@@ -203,19 +205,34 @@ def silu(x: Array) -> tuple[Array, tuple[Array, Array]]:
     >>> silu(np.array([0.0, 1000.0, -1000.0]))[0]
     array([   0., 1000.,   -0.])
     """
-    sigmoid = 0.5 * namespace(x).tanh(0.5 * x)
-    sigmoid += 0.5
-    return x * sigmoid, (x, sigmoid)
+    return silu_of_twice(0.5 * x)
 
 
 def silu_backward(residuals: tuple[Array, Array], dy: Array) -> Array:
-    """y = x sigmoid(x)  =>  dx = dy sigmoid (1 + x (1 - sigmoid))."""
-    x, sigmoid = residuals
-    slope = 1 - sigmoid
-    slope *= x
-    slope += 1
-    slope *= dy * sigmoid
-    return slope
+    """y = silu(2 u), u = x / 2  =>  dx = du / 2."""
+    return silu_of_twice_backward(residuals, 0.5 * dy)
+
+
+def silu_of_twice(u: Array) -> tuple[Array, tuple[Array, Array]]:
+    """y = silu(2 u) = u s, s = 1 + tanh u, elementwise: quicker after a product, where half of W gives half of W x.
+
+    >>> import numpy as np
+    >>> silu_of_twice(np.array([0.0, 500.0, -500.0]))[0]
+    array([   0., 1000.,   -0.])
+    """
+    s = 1 + namespace(u).tanh(u)
+    y = u * s
+    return y, (y, s)
+
+
+def silu_of_twice_backward(residuals: tuple[Array, Array], dy: Array) -> Array:
+    """y = u s, ds/du = 1 - tanh^2 = s (2 - s)  =>  du = dy (s + u s (2 - s)) = dy (s + (2 - s) y)."""
+    y, s = residuals
+    du = 2 - s
+    du *= y
+    du += s
+    du *= dy
+    return du
 
 
 _GELU = math.sqrt(2 / math.pi), 0.044715

@@ -138,7 +138,7 @@ def clip(grads: Params, max_norm: float) -> tuple[Params, Array]:
     """
     rows = [namespace(g).reshape(g, (-1,)) for g in grads.values()]
     xp = namespace(*rows)
-    norm = xp.sqrt(sum(xp.vecdot(row, row) for row in rows))
+    norm = xp.sqrt(sum(xp.sum(row * row) for row in rows))
     factor = max_norm / xp.where(norm > max_norm, norm, max_norm)
     return {name: g * factor for name, g in grads.items()}, norm
 

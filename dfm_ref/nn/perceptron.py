@@ -10,7 +10,7 @@ import numpy as np
 from .. import random
 from ..arrays import like
 from ..protocols import Array, Key, Params
-from .layers import flatten, initialised, linear, linear_backward, nest, silu, silu_backward
+from .layers import flatten, initialised, linear, linear_backward, nest, silu_of_twice, silu_of_twice_backward
 
 __all__ = ["Perceptron"]
 
@@ -88,14 +88,14 @@ class Perceptron:
         return self._run(self._layers(params), x)
 
     def backward(self, params: Params, residuals: Any, dy: Array) -> tuple[Params, Array]:
-        """y = L_n(SiLU(... SiLU(L_0(x))))  =>  each layer by its own rule, the last first; (W mask)  =>  dW mask."""
+        """y = L_n(SiLU(... SiLU(L_0(x))))  =>  each layer by its own rule, the last first; c W mask  =>  c dW mask."""
         d: dict[str, Any] = {}
         layers, (r_linear, r_silu) = self._layers(params), residuals
         for k in reversed(range(len(layers))):
             d[str(k)], dy = linear_backward(layers[k], r_linear[k], dy)
-            d[str(k)] = self._masked(k, d[str(k)])
+            d[str(k)] = self._scaled(k, d[str(k)])
             if k:
-                dy = silu_backward(r_silu[k - 1], dy)
+                dy = silu_of_twice_backward(r_silu[k - 1], dy)
         dparams = flatten(d)
         return {name: dparams[name] for name in params}, dy
 
@@ -105,7 +105,7 @@ class Perceptron:
         y, r = linear(layers[0], x)
         r_linear, r_silu = [r], []
         for layer in layers[1:]:
-            y, r = silu(y)
+            y, r = silu_of_twice(y)
             r_silu.append(r)
             y, r = linear(layer, y)
             r_linear.append(r)
@@ -113,13 +113,14 @@ class Perceptron:
 
     def _layers(self, params: Params) -> list[Params]:
         tree = nest(params)
-        return [self._masked(k, tree[str(k)]) for k in range(len(self.hidden) + 1)]
+        return [self._scaled(k, tree[str(k)]) for k in range(len(self.hidden) + 1)]
 
-    def _masked(self, k: int, layer: Params) -> Params:
-        if not self.order:
-            return layer
-        weight = layer["weight"]
-        return layer | {"weight": weight * like(weight, _masks(self)[k], weight.dtype)}
+    def _scaled(self, k: int, layer: Params) -> Params:
+        """The layer masked, and halved before a SiLU, which is one of twice what comes."""
+        if self.order:
+            weight = layer["weight"]
+            layer = layer | {"weight": weight * like(weight, _masks(self)[k], weight.dtype)}
+        return {name: 0.5 * p for name, p in layer.items()} if k < len(self.hidden) else layer
 
 
 @lru_cache
