@@ -138,7 +138,8 @@ def clip(grads: Params, max_norm: float) -> tuple[Params, Array]:
     """
     rows = [namespace(g).reshape(g, (-1,)) for g in grads.values()]
     xp = namespace(*rows)
-    norm = xp.sqrt(sum(xp.sum(row * row) for row in rows))
+    squares = [xp.sum(row * row) for row in rows]  # by `vecdot` BLAS would do it, whose threads spin into the next step
+    norm = xp.sqrt(sum(squares))
     factor = max_norm / xp.where(norm > max_norm, norm, max_norm)
     return {name: g * factor for name, g in grads.items()}, norm
 

@@ -238,7 +238,7 @@ class Probe:
 def within(seconds: float) -> Iterator[None]:
     """Raises TimedOut where the block takes longer; in the main thread of a system with timers, else not at all.
 
-    The alarm rings again every second, for code that swallows it, and waits where Python would.
+    The alarm rings again every second, for code that swallows it, and waits for the garbage collector, which drops it.
 
     >>> with within(5.0):
     ...     pass
