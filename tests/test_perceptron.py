@@ -80,11 +80,39 @@ def test_masked_outputs_depend_on_the_inputs_of_earlier_places_alone(order, per,
     np.testing.assert_array_equal(net(params, elsewhere), net(params, x))
 
 
-@every_net
-def test_at_is_a_slice_of_the_outputs(net):
-    params, x, _ = example(net)
-    for rows in (slice(0, 1), slice(net.outputs - 1, net.outputs), slice(0, net.outputs)):
-        np.testing.assert_allclose(net.at(params, x, rows), net(params, x)[..., rows], rtol=1e-13, atol=1e-14)
+@settings(max_examples=60)
+@given(
+    order=st.integers(1, 6).flatmap(lambda n: st.permutations(range(n))),
+    per=st.integers(1, 3),
+    hidden=st.sampled_from([(), (32,), (32, 7), (2, 3), (1,)]),
+    shape=st.sampled_from([(), (5,), (2, 3), (0,)]),
+    seed=st.integers(0, 2**31),
+)
+def test_inputs_found_in_turn_are_given_the_outputs_of_one_pass_over_them(order, per, hidden, shape, seed):
+    """Inputs that hang on the outputs, so that a wrong one would spoil all that come after; in the order of places."""
+    net, asked = Perceptron(len(order), per * len(order), hidden, tuple(order)), []
+    params, noise, _ = example(net, seed, shape)
+
+    def find(i, y):
+        asked.append((i, np.broadcast_to(y, (*shape, per))))
+        return noise[..., i] + np.sin(np.sum(y, axis=-1))
+
+    x = net.in_turn(params, find)
+    assert [order[i] for i, _ in asked] == sorted(order) and x.shape == noise.shape
+    whole = net(params, x)
+    for i, y in asked:
+        np.testing.assert_allclose(y, whole[..., i * per : (i + 1) * per], rtol=1e-11, atol=1e-11)
+        np.testing.assert_allclose(x[..., i], noise[..., i] + np.sin(np.sum(y, axis=-1)), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("name", BACKENDS)
+def test_every_library_finds_the_same_inputs(name):
+    b, net = backend(name), NETS[3]
+    params, noise, _ = example(net)
+    x = net.in_turn(params, lambda i, y: noise[:, i] + y[..., 0])
+    theirs, there = {n: b.asarray(p) for n, p in params.items()}, b.asarray(noise)
+    found = net.in_turn(theirs, lambda i, y: there[:, i] + y[..., 0])
+    np.testing.assert_allclose(b.to_numpy(found), x, rtol=1e-12, atol=1e-12)
 
 
 @every_net
@@ -149,7 +177,7 @@ def test_arguments_stay_as_they_are_and_a_batch_may_be_empty(net):
         (lambda: Perceptron(2, 2, order=(1, 2)), r"order: .*places"),
         (lambda: Perceptron(2, 3, order=(0, 1)), r"outputs: .*multiple of the 2 inputs"),
         (lambda: NETS[0](NETS[0].init(random.key(0)), np.zeros((5, 2))), r"x: expected 3 .*\(5, 2\)"),
-        (lambda: NETS[0].at(NETS[0].init(random.key(0)), np.zeros((5, 2)), slice(0, 1)), r"x: expected 3 .*\(5, 2\)"),
+        (lambda: NETS[0].in_turn(NETS[0].init(random.key(0)), lambda i, y: y), "order: expected places"),
         (lambda: NETS[0](NETS[0].init(random.key(0)), np.zeros(())), r"x: expected 3"),
     ],
 )

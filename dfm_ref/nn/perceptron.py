@@ -1,6 +1,7 @@
 """A plain perceptron on points of R^n, and its masked form, whose outputs see the inputs in order."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -8,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from .. import random
-from ..arrays import like
+from ..arrays import like, namespace
 from ..protocols import Array, Key, Params
 from .layers import flatten, initialised, linear, linear_backward, nest, silu_of_twice, silu_of_twice_backward
 
@@ -76,12 +77,33 @@ class Perceptron:
         """The outputs alone."""
         return self.forward(params, x)[0]
 
-    def at(self, params: Params, x: Array, outputs: slice) -> Array:
-        """The outputs of a slice, y[..., outputs]: the last layer is computed for these alone."""
-        last = len(self.hidden)
-        layers = self._layers(params)
-        layers[last] = {name: p[outputs, ...] for name, p in layers[last].items()}
-        return self._run(layers, x)[0]
+    def in_turn(self, params: Params, find: Callable[[int, Array], Array]) -> Array:
+        """The inputs x[..., inputs] of a net with an order, one after another: x_i = find(i, the outputs for input i).
+
+        As these depend on the inputs found before, no others, a hidden unit is computed once, when all that it sees is
+        known, and so all inputs cost one pass. The outputs for the first, which see nothing, have no batch dimensions.
+        Raises ValueError without an order.
+
+        >>> net = Perceptron(2, 2, hidden=(), order=(0, 1))
+        >>> params = {"0.weight": np.ones((2, 2)), "0.bias": np.array([3.0, 4.0])}
+        >>> net.in_turn(params, lambda i, y: y[..., 0])
+        array([3., 7.])
+        """
+        if not self.order:
+            raise ValueError(f"order: expected places, as inputs are found in turn, got none in {self}")
+        layers, degrees = self._layers(params), _degrees(self)
+        xp = namespace(layers[0]["weight"])
+        order = sorted(range(self.inputs), key=self.order.__getitem__)
+        layers[0]["weight"] = xp.take(layers[0]["weight"], like(layers[0]["weight"], order), axis=1)
+        per, known = self.outputs // self.inputs, [layer["weight"][0, :0] for layer in layers]
+        for place, i in enumerate(order):
+            new = find(i, _outputs(layers[-1], slice(i * per, (i + 1) * per), known[-1]))[..., None]
+            for k, layer in enumerate(layers):
+                known[k] = xp.concat([known[k], new], axis=-1) if place else new
+                if k < len(self.hidden):
+                    units = slice(*(int(n) for n in np.searchsorted(degrees[k + 1], [place, place + 1])))
+                    new, _ = silu_of_twice(_outputs(layer, units, known[k]))
+        return xp.take(known[0], like(known[0], self.order), axis=-1)
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Any]:
         """float[..., inputs] -> float[..., outputs], and the residuals for `backward`."""
@@ -123,12 +145,22 @@ class Perceptron:
         return {name: 0.5 * p for name, p in layer.items()} if k < len(self.hidden) else layer
 
 
+def _outputs(layer: Params, rows: slice, x: Array) -> Array:
+    """Some outputs of a layer, given the first entries of its input: those that they see."""
+    weight, bias = layer["weight"][rows, : x.shape[-1]], layer["bias"][rows]
+    return linear({"weight": weight, "bias": bias}, x)[0] if x.shape[-1] else bias
+
+
+def _degrees(net: Perceptron) -> list[Array]:
+    """The places of the inputs, then the degrees of the units of each hidden layer, which rise."""
+    most = max(net.inputs - 1, 1)  # degrees are 0, ..., inputs - 2: no output could see a larger one
+    return [np.asarray(net.order), *(np.arange(width) * most // width for width in net.hidden)]
+
+
 @lru_cache
 def _masks(net: Perceptron) -> tuple[Array, ...]:
     """1 where an entry of a weight counts and 0 elsewhere, for every layer."""
-    places = np.asarray(net.order)
-    most = max(net.inputs - 1, 1)  # degrees are 0, ..., inputs - 2: no output could see a larger one
-    degrees = [places, *(np.arange(width) * most // width for width in net.hidden)]
+    degrees = _degrees(net)
     seen = [degrees[k + 1][:, None] >= degrees[k] for k in range(len(net.hidden))]
-    last = np.repeat(places, net.outputs // net.inputs)[:, None] > degrees[-1]
+    last = np.repeat(degrees[0], net.outputs // net.inputs)[:, None] > degrees[-1]
     return (*seen, last)
