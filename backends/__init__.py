@@ -11,7 +11,7 @@ from dfm_ref.protocols import Backend
 
 __all__ = ["NAMES", "Backend", "BackendError", "load", "names"]
 
-NAMES = ("numpy", "strict", "torch", "jax", "cupy")
+NAMES = ("numpy", "numba", "strict", "torch", "jax", "cupy")
 
 
 class BackendError(RuntimeError):
@@ -53,6 +53,7 @@ def load(name: str) -> Backend:
 
 _REQUIREMENT = {
     "numpy": "numpy",
+    "numba": "numba",
     "strict": "array-api-strict",
     "torch": "torch",
     "jax": "jax",

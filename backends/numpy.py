@@ -1,14 +1,10 @@
 """NumPy: the default, always there. Works on several cores, one shard of the batch each."""
 
 import ctypes
-import os
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
-from functools import cache
-from importlib import import_module
-from typing import Any, TypeVar
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
+from typing import Any
 
 import array_api_compat.numpy as xp
 import numpy as np
@@ -18,11 +14,10 @@ from dfm_ref.nn import train
 from dfm_ref.nn.field import Field
 from dfm_ref.protocols import Array, Backend, Key, Params
 
-T = TypeVar("T")
-R = TypeVar("R")
+from . import threads
 
 _M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # of glibc's malloc.h
-_SEQUENCES, _NUMBERS = 8, 1 << 17  # of a shard, at least: with less to do the threads wait for each other
+_SEQUENCES = 8  # of a shard, at least: with less to do the threads wait for each other
 
 
 def gradients_in_threads(
@@ -32,22 +27,22 @@ def gradients_in_threads(
 
     Equal up to the order of the sums over the batch, and the same on every call on one machine.
     """
-    shards = min(_cores(), len(x_1) // _SEQUENCES)
-    if shards < 2 or not _blas():
+    shards = min(threads.cores(), len(x_1) // _SEQUENCES)
+    if shards < 2 or not threads.blas():
         return train.gradients(config, params, x_1, x_t, t, labels=labels)
 
     def one(k: int) -> tuple[Array, Params]:
         part, known = (a[k::shards] for a in (x_1, x_t, t)), None if labels is None else labels[k::shards]
         return train.gradients(config, params, *part, labels=known)  # times rise along a batch: every shard has all
 
-    losses, grads = zip(*_in_threads(one, range(shards)), strict=True)
-    return sum(losses), _sum(grads)
+    losses, grads = zip(*threads.in_threads(one, range(shards)), strict=True)
+    return sum(losses), threads.summed(grads)
 
 
 def log_prob_in_threads(flow: flows.Flow, params: Params, x: Array) -> Array:
     """`flows.log_prob`, a shard of the points on every core."""
     shards = _shards(x, flow.dim, _width(flow))
-    return np.concatenate(_in_threads(lambda rows: flows.log_prob(flow, params, x[rows]), shards))
+    return np.concatenate(threads.in_threads(lambda rows: flows.log_prob(flow, params, x[rows]), shards))
 
 
 def sample_in_threads(flow: flows.Flow, params: Params, key: Key, num: int, *, first: int = 0) -> Array:
@@ -56,7 +51,7 @@ def sample_in_threads(flow: flows.Flow, params: Params, key: Key, num: int, *, f
     def one(rows: slice) -> Array:
         return flows.sample(flow, params, key, rows.stop - rows.start, first=first + rows.start)
 
-    return np.concatenate(_in_threads(one, _split(num, _width(flow))))
+    return np.concatenate(threads.in_threads(one, threads.split(num, _width(flow))))
 
 
 def likelihood_gradients_in_threads(flow: flows.Flow, params: Params, x: Array) -> tuple[Array, Params]:
@@ -67,45 +62,51 @@ def likelihood_gradients_in_threads(flow: flows.Flow, params: Params, x: Array) 
         share = len(x[rows]) / len(x)
         return loss * share, {name: g * share for name, g in grads.items()}
 
-    losses, grads = zip(*_in_threads(one, _shards(x, flow.dim, _width(flow))), strict=True)
-    return sum(losses), _sum(grads)
+    losses, grads = zip(*threads.in_threads(one, _shards(x, flow.dim, _width(flow))), strict=True)
+    return sum(losses), threads.summed(grads)
 
 
 class FieldInThreads(Field):
-    """`Field`, a shard of the points on every core; its residuals are those of each shard."""
+    """`Field`, a shard of the points on every core; it keeps the hidden layers of each shard."""
 
-    def forward(
-        self, params: Params, x: Array, t: Array | float, *, label: Array | int | None = None
+    def _layers(
+        self, x: Array, phi: Array, e: Array | None, weights: Sequence[Array], times: Sequence[Array]
     ) -> tuple[Array, Any]:
-        given: tuple[Any, Any] = (t, label)  # a number, or one a point
-        fits = all(np.shape(a) == x.shape[:1] for a in given if np.ndim(a))
-        shards = _shards(x, self.dim, self._width) if fits else [slice(None)]
-
         def one(rows: slice) -> tuple[Array, Any]:
-            time, known = (a[rows] if np.ndim(a) else a for a in given)
-            return super(FieldInThreads, self).forward(params, x[rows], time, label=known)
+            own_phi, own_e = (a if a is None or len(a) == 1 else a[rows] for a in (phi, e))
+            return super(FieldInThreads, self)._layers(x[rows], own_phi, own_e, weights, times)
 
-        v, residuals = zip(*_in_threads(one, shards), strict=True)
-        return np.concatenate(v), residuals
+        v, hidden = zip(*self._each(one, self._shards(len(x))), strict=True)
+        return np.concatenate(v), hidden
 
-    def backward(self, params: Params, residuals: Any, dv: Array) -> Params:
-        pieces = zip(residuals, self._like(residuals, dv), strict=True)
-        return _sum(_in_threads(lambda piece: super(FieldInThreads, self).backward(params, *piece), pieces))
+    def _layers_backward(
+        self, x: Array, phi: Array, hidden: Any, weights: Sequence[Array], dv: Array
+    ) -> tuple[Sequence[Array], Sequence[Array], Array]:
+        def one(piece: tuple[slice, Any]) -> tuple[Sequence[Array], Sequence[Array], Array]:
+            rows, own = piece
+            return super(FieldInThreads, self)._layers_backward(x[rows], phi[rows], own, weights, dv[rows])
+
+        dweights, dtimes, da_1 = zip(*self._each(one, zip(self._shards(len(x)), hidden, strict=True)), strict=True)
+        dweight, dtime = ([sum(parts) for parts in zip(*shards, strict=True)] for shards in (dweights, dtimes))
+        return dweight, dtime, np.concatenate(da_1) if self.classes else None  # which is for the labels alone
 
     def jvp(self, params: Params, residuals: Any, dx: Array) -> Array:
-        pieces = zip(residuals, self._like(residuals, dx), strict=True)
-        return np.concatenate(_in_threads(lambda p: super(FieldInThreads, self).jvp(params, *p), pieces))
+        def one(piece: tuple[slice, Any]) -> Array:
+            rows, own = piece
+            return super(FieldInThreads, self).jvp(params, (own,), dx[rows])
+
+        return np.concatenate(self._each(one, zip(self._shards(len(dx)), residuals[-1], strict=True)))
 
     def divergence(self, params: Params, residuals: Any) -> Array:
-        return np.concatenate(_in_threads(lambda r: super(FieldInThreads, self).divergence(params, r), residuals))
+        return np.concatenate(
+            self._each(lambda own: super(FieldInThreads, self).divergence(params, (own,)), residuals[-1])
+        )
 
-    @property
-    def _width(self) -> int:
-        return max(self.dim, self.hidden // 4)  # products of matrices wait less than the rest
+    def _shards(self, count: int) -> list[slice]:
+        return threads.split(count, max(self.dim, self.hidden // 4))  # products of matrices wait less than the rest
 
-    def _like(self, residuals: Sequence[Any], rows: Array) -> list[Array]:
-        """The rows that belong to the residuals of each shard."""
-        return [rows[shard] for shard in _split(len(rows), self._width)] if len(residuals) > 1 else [rows]
+    def _each(self, function: Callable[[Any], Any], shards: Iterable[Any]) -> list[Any]:
+        return threads.in_threads(function, shards)
 
 
 def _width(flow: flows.Flow) -> int:
@@ -115,61 +116,7 @@ def _width(flow: flows.Flow) -> int:
 
 def _shards(x: Array, dim: int, width: int) -> list[slice]:
     """The rows of the points float[B, D] for each core; all in one where they are no such points, for the error."""
-    return _split(len(x), width) if x.shape[1:] == (dim,) else [slice(None)]
-
-
-def _split(count: int, width: int) -> list[slice]:
-    """The rows for each core, of `width` numbers a row."""
-    number = max(1, min(_cores(), count * width // _NUMBERS)) if _blas() else 1
-    return [slice(count * k // number, count * (k + 1) // number) for k in range(number)]
-
-
-def _sum(grads: Sequence[Params]) -> Params:
-    return {name: sum((g[name] for g in grads[1:]), grads[0][name]) for name in grads[0]}
-
-
-def _in_threads(function: Callable[[T], R], shards: Iterable[T]) -> list[R]:
-    """The results for all shards, in their order; the first is worked out here, as waking a thread takes time."""
-    first, *rest = shards
-    if not rest:
-        return [function(first)]
-    with _one_blas_thread():
-        others = _threads(len(rest)).map(function, rest)
-        return [function(first), *others]
-
-
-def _cores() -> int:
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-@cache
-def _threads(number: int) -> ThreadPoolExecutor:
-    return ThreadPoolExecutor(number)
-
-
-@cache
-def _blas() -> tuple[Callable[[], int], Callable[[int], None]] | None:
-    """How many threads OpenBLAS uses, to ask and to say; None where NumPy was built on another library."""
-    with suppress(AttributeError, OSError):
-        library: Any = ctypes.CDLL(import_module("numpy._core._multiarray_umath").__file__)
-        for prefix, suffix in (("scipy_", "64_"), ("scipy_", ""), ("", "64_"), ("", "")):
-            with suppress(AttributeError):
-                names = (f"{prefix}openblas_{verb}_num_threads{suffix}" for verb in ("get", "set"))
-                ask, say = (getattr(library, name) for name in names)
-                return ask, say
-    return None
-
-
-@contextmanager
-def _one_blas_thread() -> Iterator[None]:
-    """Keeps the products of a shard on the core of its thread: threads of threads wait for each other."""
-    ask, say = _blas() or (int, print)
-    before = ask()
-    say(1)
-    try:
-        yield
-    finally:
-        say(before)
+    return threads.split(len(x), width) if x.shape[1:] == (dim,) else [slice(None)]
 
 
 def _keep_freed_memory() -> None:

@@ -27,6 +27,7 @@ __all__ = [
     "key",
     "normal",
     "normal_at",
+    "plane",
     "sites",
     "split",
     "threefry2x32",
@@ -205,8 +206,17 @@ def normal(key: Key, shape: tuple[int, ...], *, first: int = 0, xp: Namespace = 
     """
     count, odd = math.prod(shape), first % 2
     u = uniform_at(key, sites(((odd + count + 1) // 2, 2), first=first - odd, xp=xp))
-    points = xp.stack(_point(u[:, 0], u[:, 1]), axis=-1)
-    return xp.reshape(xp.reshape(points, (-1,))[odd : odd + count], shape)
+    return xp.reshape(plane(u)[odd : odd + count], shape)
+
+
+def plane(u: Array) -> Array:
+    """The coordinates of n normal points of the plane, one after another: uniforms float64[n, 2] -> float64[2 n].
+
+    >>> plane(np.array([[0.5, 0.25]]))
+    array([0.        , 1.17741002])
+    """
+    xp = namespace(u)
+    return xp.reshape(xp.stack(_point(u[:, 0], u[:, 1]), axis=-1), (-1,))
 
 
 def _point(u: Array, v: Array) -> tuple[Array, Array]:

@@ -11,13 +11,20 @@ import numpy as np
 import pytest
 
 from dfm_ref import arrays, backends, checkpoints, paths, random, samplers, schedules, sources
-from dfm_ref.backends import Backend, BackendError
+from dfm_ref.backends import Backend, BackendError, threads
 from dfm_ref.continuous import coupling, flows, maximum_likelihood
 from dfm_ref.nn import train
 from dfm_ref.nn.field import Field
 from dfm_ref.paths import X0, X1, Fixed, Mixture
 
-LIBRARY = {"numpy": "numpy", "strict": "array_api_strict", "torch": "torch", "jax": "jax", "cupy": "cupy"}
+LIBRARY = {
+    "numpy": "numpy",
+    "numba": "numba",
+    "strict": "array_api_strict",
+    "torch": "torch",
+    "jax": "jax",
+    "cupy": "cupy",
+}
 VALUES = [
     np.zeros((0, 3), dtype=np.int64),
     np.asarray([[0, -(2**62)], [7, 2**62]]),
@@ -86,7 +93,7 @@ def test_names_are_those_that_load_knows():
 
 @pytest.mark.parametrize("name", ["tensorflow", "", "../numpy", "numpy.py", "NUMPY", "os"])
 def test_an_unknown_name_lists_the_known_ones(name):
-    with pytest.raises(BackendError, match="expected one of numpy, strict, torch, jax, cupy") as caught:
+    with pytest.raises(BackendError, match="expected one of numpy, numba, strict, torch, jax, cupy") as caught:
         backends.load(name)
     assert len(str(caught.value).splitlines()) == 1
 
@@ -285,6 +292,7 @@ def inputs(function):
         "continuous.flows.log_prob": points,
         "continuous.flows.sample": lambda asarray: (*points(asarray)[:2], random.key(1), 8201),
         "continuous.maximum_likelihood.gradients": points,
+        "random.normal": lambda asarray: (random.key(1), (1000, 3)),
         "random.bits_at": lambda asarray: (random.key(1), asarray(np.arange(1000))),
         "random.uniform_at": lambda asarray: (random.key(1), asarray(np.arange(1000))),
     }
@@ -320,8 +328,8 @@ def test_every_kernel_equals_its_slow_twin(name):
 def test_a_field_in_threads_equals_its_slow_twin(count, cores, monkeypatch):
     """Every pass, with times and labels of each point and of all, to 64 ulp of the largest entry."""
     twin = backends.load("numpy").fused(Field)
-    monkeypatch.setattr(sys.modules[twin.__module__], "_cores", lambda: cores)
-    monkeypatch.setattr(sys.modules[twin.__module__], "_NUMBERS", 1200)  # 3 numbers a point
+    monkeypatch.setattr(threads, "cores", lambda: cores)
+    monkeypatch.setattr(threads, "NUMBERS", 1200)  # 3 numbers a point
     rng, nets = np.random.default_rng(0), [kind(3, hidden=8, classes=2) for kind in (Field, twin)]
     params = {
         n: p + 0.3 * rng.standard_normal(p.shape) for n, p in nets[0].init(random.key(0), dtype="float64").items()
@@ -344,13 +352,13 @@ def test_a_field_in_threads_equals_its_slow_twin(count, cores, monkeypatch):
 def test_numpy_spreads_points_over_threads_and_reports_mistakes_of_the_whole(function, monkeypatch):
     """Else the comparison of a kernel with its twin says nothing: both would be the same code."""
     twin = backends.load("numpy").fused(function)
-    kernels, (flow, params, x) = sys.modules[twin.__module__], points(np.asarray)
-    monkeypatch.setattr(kernels, "_cores", lambda: 4)
+    flow, params, x = points(np.asarray)
+    monkeypatch.setattr(threads, "cores", lambda: 4)
     called = []
-    monkeypatch.setattr(kernels, "_in_threads", lambda one, shards: called.extend(shards) or [one(s) for s in shards])
+    monkeypatch.setattr(threads, "in_threads", lambda one, shards: called.extend(shards) or [one(s) for s in shards])
     twin(flow, params, x)
-    two = bool(kernels._blas())  # threads need OpenBLAS to keep to its own
-    assert called == ([slice(0, 4100), slice(4100, 8201)] if two else [slice(0, 8201)])
+    two = bool(threads.blas())  # threads need OpenBLAS to keep to its own
+    assert called == ([slice(0, 4164), slice(4164, 8201)] if two else [slice(0, 8201)])
     with pytest.raises(ValueError, match="8201, 2"):
         twin(flow, params, x[:, :2])
 
@@ -364,21 +372,20 @@ def test_numpy_trains_in_threads():
         patch.setattr(
             train, "gradients", lambda *a, slow=train.gradients, **k: called.append(len(a[2])) or slow(*a, **k)
         )
-        patch.setattr(kernels, "_cores", lambda: 4)
+        patch.setattr(threads, "cores", lambda: 4)
         twin()
-    assert sorted(called) == ([8, 8, 8, 9] if kernels._blas() else [33])
+    assert sorted(called) == ([8, 8, 8, 9] if threads.blas() else [33])
 
 
 def test_every_shard_of_a_batch_has_early_and_late_times():
     """Times rise along a batch, and with them fewer tokens are hidden: neighbours in one shard would unbalance it."""
     twin, times = backends.load("numpy").fused(train.gradients), []
-    kernels = sys.modules[twin.__module__]
     config, params, x_1, x_t, _ = training_batch(np.asarray)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(
             train, "gradients", lambda *a, slow=train.gradients, **k: times.append(np.mean(a[4])) or slow(*a, **k)
         )
-        patch.setattr(kernels, "_cores", lambda: 4)
+        patch.setattr(threads, "cores", lambda: 4)
         twin(config, params, x_1, x_t, np.linspace(0, 1, 33))
     assert np.ptp(times) < 0.1
 

@@ -116,7 +116,7 @@ def test_the_package_and_the_folder_of_backends_are_one():
 @pytest.mark.parametrize("file", sorted((ROOT / "backends").glob("*.py")), ids=lambda f: f.stem)
 def test_a_backend_imports_its_library_and_no_other_backend(file):
     libraries = {"numpy", "torch", "jax", "cupy", "numba", "array_api_strict"} - {"numpy"}
-    own_library = {"strict": "array_api_strict"}.get(file.stem, file.stem)
+    own_library = {"strict": "array_api_strict", "compiled": "numba"}.get(file.stem, file.stem)
     tree = ast.parse(file.read_text(encoding="utf-8"))
     roots = {name.split(".")[0] for name in imports(tree, ("dfm_ref", "backends"))}
     assert roots & libraries <= {own_library}

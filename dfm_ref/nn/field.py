@@ -1,6 +1,7 @@
 """A network for velocities: two hidden layers, so that its divergence is one product of matrices."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -80,29 +81,23 @@ class Field:
             raise ValueError(f"x: expected shape (B, {self.dim}), got {tuple(x.shape)}")
         xp = namespace(x)
         x = xp.astype(x, params["0.weight"].dtype, copy=False)
-        phi = _cosines(x, t)
-        a, rows = phi @ params["0.time"].T, None
+        phi, rows, e = _cosines(x, t), None, None
         if self.classes or label is not None:
             count = x.shape[0] if hasattr(label, "shape") else 1
             rows = label_rows(label, self.classes, xp.zeros((count,), dtype=xp.int64, device=device(x)))
-            a = a + embedding({"weight": params["label.weight"]}, rows)[0]
-        h_1, r_1 = silu_of_twice(_affine(x, 0.5 * params["0.weight"], 0.5 * a))
-        h_2, r_2 = silu_of_twice(_affine(h_1, 0.5 * params["1.weight"], phi @ (0.5 * params["1.time"].T)))
-        v = _affine(h_2, params["2.weight"], phi @ params["2.time"].T)
-        return v, (x, phi, rows, h_1, r_1, h_2, r_2)
+            e = 0.5 * embedding({"weight": params["label.weight"]}, rows)[0]
+        v, hidden = self._layers(x, phi, e, *_halved(params))
+        return v, (x, phi, rows, hidden)
 
     def backward(self, params: Params, residuals: Any, dv: Array) -> Params:
         """v = W h_2 + A phi  =>  dW = dv^T h_2, dA = dv^T phi, dh_2 = dv W;  h = silu(2 u), u = a / 2  =>  da = du / 2;
         and so a = W h_1 + A phi. The embedding is a row of a.
         """
-        x, phi, rows, h_1, r_1, h_2, r_2 = residuals
+        x, phi, rows, hidden = residuals
         xp = namespace(x)
         phi = xp.broadcast_to(phi, (x.shape[0], phi.shape[1]))
-        da_2 = silu_of_twice_backward(r_2, dv @ (0.5 * params["2.weight"]))
-        da_1 = silu_of_twice_backward(r_1, da_2 @ (0.5 * params["1.weight"]))
-        dparams = {}
-        for i, (da, h) in enumerate([(da_1, x), (da_2, h_1), (dv, h_2)]):
-            dparams[f"{i}.weight"], dparams[f"{i}.time"] = da.T @ h, da.T @ phi
+        dweights, dtimes, da_1 = self._layers_backward(x, phi, hidden, _halved(params)[0], dv)
+        dparams = {f"{i}.weight": d for i, d in enumerate(dweights)} | {f"{i}.time": d for i, d in enumerate(dtimes)}
         if rows is not None:
             each = xp.broadcast_to(rows, (x.shape[0],))
             dparams["label.weight"] = embedding_backward({"weight": params["label.weight"]}, each, da_1)["weight"]
@@ -110,16 +105,50 @@ class Field:
 
     def jvp(self, params: Params, residuals: Any, dx: Array) -> Array:
         """The Jacobian dv/dx times dx, float[B, dim]: dv = W_3 (d_2 * (W_2 (d_1 * (W_1 dx)))), d = silu'."""
-        _, _, _, _, r_1, _, r_2 = residuals
-        dh = silu_of_twice_backward(r_1, dx @ (0.5 * params["0.weight"].T))
-        dh = silu_of_twice_backward(r_2, dh @ (0.5 * params["1.weight"].T))
+        _, r_1, _, r_2 = residuals[-1]
+        dh = self._bent(r_1, dx @ (0.5 * params["0.weight"].T))
+        dh = self._bent(r_2, dh @ (0.5 * params["1.weight"].T))
         return dh @ params["2.weight"].T
 
     def divergence(self, params: Params, residuals: Any) -> Array:
         """The trace of dv/dx = W_3 d_2 W_2 d_1 W_1, float[B]: d_1^T ((W_1 W_3) * W_2^T) d_2, with * entry by entry."""
-        _, _, _, _, r_1, _, r_2 = residuals
+        _, r_1, _, r_2 = residuals[-1]
         loops = (params["0.weight"] @ params["2.weight"]) * params["1.weight"].T
-        return namespace(loops).vecdot(silu_of_twice_backward(r_1, 0.5) @ loops, silu_of_twice_backward(r_2, 0.5))
+        return namespace(loops).vecdot(self._bent(r_1, 0.5) @ loops, self._bent(r_2, 0.5))
+
+    # What another library may do in one go: the passes through the layers.
+
+    def _layers(
+        self, x: Array, phi: Array, e: Array | None, weights: Sequence[Array], times: Sequence[Array]
+    ) -> tuple[Array, Any]:
+        """v, and both hidden layers with the residuals of their SiLU; phi and e have a row for all points or for each.
+
+        The weights, times and the embedding e are halved before a SiLU, which is one of twice what comes.
+        """
+        b_1, b_2, b_3 = (phi @ time.T for time in times)
+        h_1, r_1 = silu_of_twice(_affine(x, weights[0], b_1 if e is None else b_1 + e))
+        h_2, r_2 = silu_of_twice(_affine(h_1, weights[1], b_2))
+        return _affine(h_2, weights[2], b_3), (h_1, r_1, h_2, r_2)
+
+    def _layers_backward(
+        self, x: Array, phi: Array, hidden: Any, weights: Sequence[Array], dv: Array
+    ) -> tuple[Sequence[Array], Sequence[Array], Array]:
+        """dW and dA of each layer, and da of the first; with a row of phi for each point, and the halved weights."""
+        h_1, r_1, h_2, r_2 = hidden
+        da_2 = self._bent(r_2, dv @ (0.5 * weights[2]))
+        da_1 = self._bent(r_1, da_2 @ weights[1])
+        layers = (da_1, x), (da_2, h_1), (dv, h_2)
+        return [da.T @ h for da, h in layers], [da.T @ phi for da, _ in layers], da_1
+
+    def _bent(self, residuals: Any, dy: Array | float) -> Array:
+        """du for y = silu(2 u)."""
+        return silu_of_twice_backward(residuals, dy)
+
+
+def _halved(params: Params) -> tuple[tuple[Array, ...], tuple[Array, ...]]:
+    """W and A of each layer, halved before a SiLU."""
+    weights, times = (tuple(params[f"{i}.{kind}"] for i in range(3)) for kind in ("weight", "time"))
+    return (0.5 * weights[0], 0.5 * weights[1], weights[2]), (0.5 * times[0], 0.5 * times[1], times[2])
 
 
 def _cosines(x: Array, t: Array | float) -> Array:

@@ -13,7 +13,7 @@ from ..arrays import like, namespace
 from ..protocols import Array, Key, Params
 from .layers import flatten, initialised, linear, linear_backward, nest, silu_of_twice, silu_of_twice_backward
 
-__all__ = ["Perceptron"]
+__all__ = ["Perceptron", "degrees"]
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ class Perceptron:
         """
         if not self.order:
             raise ValueError(f"order: expected places, as inputs are found in turn, got none in {self}")
-        layers, degrees = self._layers(params), _degrees(self)
+        layers, turns = self.layers(params), degrees(self)
         xp = namespace(layers[0]["weight"])
         order = sorted(range(self.inputs), key=self.order.__getitem__)
         layers[0]["weight"] = xp.take(layers[0]["weight"], like(layers[0]["weight"], order), axis=1)
@@ -101,25 +101,45 @@ class Perceptron:
             for k, layer in enumerate(layers):
                 known[k] = xp.concat([known[k], new], axis=-1) if place else new
                 if k < len(self.hidden):
-                    units = slice(*(int(n) for n in np.searchsorted(degrees[k + 1], [place, place + 1])))
+                    units = slice(*(int(n) for n in np.searchsorted(turns[k + 1], [place, place + 1])))
                     new, _ = silu_of_twice(_outputs(layer, units, known[k]))
         return xp.take(known[0], like(known[0], self.order), axis=-1)
 
     def forward(self, params: Params, x: Array) -> tuple[Array, Any]:
         """float[..., inputs] -> float[..., outputs], and the residuals for `backward`."""
-        return self._run(self._layers(params), x)
+        return self._run(self.layers(params), x)
 
     def backward(self, params: Params, residuals: Any, dy: Array) -> tuple[Params, Array]:
         """y = L_n(SiLU(... SiLU(L_0(x))))  =>  each layer by its own rule, the last first; c W mask  =>  c dW mask."""
         d: dict[str, Any] = {}
-        layers, (r_linear, r_silu) = self._layers(params), residuals
+        layers, (r_linear, r_silu) = self.layers(params), residuals
         for k in reversed(range(len(layers))):
             d[str(k)], dy = linear_backward(layers[k], r_linear[k], dy)
-            d[str(k)] = self._scaled(k, d[str(k)])
+            d[str(k)] = self.scaled(k, d[str(k)])
             if k:
                 dy = silu_of_twice_backward(r_silu[k - 1], dy)
         dparams = flatten(d)
         return {name: dparams[name] for name in params}, dy
+
+    def layers(self, params: Params) -> list[Params]:
+        """The layers as the passes use them: masked, and halved before a SiLU, which is one of twice what comes.
+
+        >>> Perceptron(1, 1, hidden=()).layers({"0.weight": np.ones((1, 1)), "0.bias": np.zeros(1)})
+        [{'weight': array([[1.]]), 'bias': array([0.])}]
+        """
+        tree = nest(params)
+        return [self.scaled(k, tree[str(k)]) for k in range(len(self.hidden) + 1)]
+
+    def scaled(self, k: int, layer: Params) -> Params:
+        """The parameters of layer k, or their gradient, from its own ones to those of `layers` or back.
+
+        >>> Perceptron(1, 1, hidden=(1,)).scaled(0, {"weight": np.ones((1, 1)), "bias": np.zeros(1)})
+        {'weight': array([[0.5]]), 'bias': array([0.])}
+        """
+        if self.order:
+            weight = layer["weight"]
+            layer = layer | {"weight": weight * like(weight, _masks(self)[k], weight.dtype)}
+        return {name: 0.5 * p for name, p in layer.items()} if k < len(self.hidden) else layer
 
     def _run(self, layers: list[Params], x: Array) -> tuple[Array, Any]:
         if x.ndim == 0 or x.shape[-1] != self.inputs:
@@ -133,17 +153,6 @@ class Perceptron:
             r_linear.append(r)
         return y, (r_linear, r_silu)
 
-    def _layers(self, params: Params) -> list[Params]:
-        tree = nest(params)
-        return [self._scaled(k, tree[str(k)]) for k in range(len(self.hidden) + 1)]
-
-    def _scaled(self, k: int, layer: Params) -> Params:
-        """The layer masked, and halved before a SiLU, which is one of twice what comes."""
-        if self.order:
-            weight = layer["weight"]
-            layer = layer | {"weight": weight * like(weight, _masks(self)[k], weight.dtype)}
-        return {name: 0.5 * p for name, p in layer.items()} if k < len(self.hidden) else layer
-
 
 def _outputs(layer: Params, rows: slice, x: Array) -> Array:
     """Some outputs of a layer, given the first entries of its input: those that they see."""
@@ -151,8 +160,12 @@ def _outputs(layer: Params, rows: slice, x: Array) -> Array:
     return linear({"weight": weight, "bias": bias}, x)[0] if x.shape[-1] else bias
 
 
-def _degrees(net: Perceptron) -> list[Array]:
-    """The places of the inputs, then the degrees of the units of each hidden layer, which rise."""
+def degrees(net: Perceptron) -> list[Array]:
+    """The places of the inputs of a net with an order, then the degrees of the units of each hidden layer, which rise.
+
+    >>> degrees(Perceptron(3, 3, hidden=(4,), order=(2, 0, 1)))
+    [array([2, 0, 1]), array([0, 0, 1, 1])]
+    """
     most = max(net.inputs - 1, 1)  # degrees are 0, ..., inputs - 2: no output could see a larger one
     return [np.asarray(net.order), *(np.arange(width) * most // width for width in net.hidden)]
 
@@ -160,7 +173,7 @@ def _degrees(net: Perceptron) -> list[Array]:
 @lru_cache
 def _masks(net: Perceptron) -> tuple[Array, ...]:
     """1 where an entry of a weight counts and 0 elsewhere, for every layer."""
-    degrees = _degrees(net)
-    seen = [degrees[k + 1][:, None] >= degrees[k] for k in range(len(net.hidden))]
-    last = np.repeat(degrees[0], net.outputs // net.inputs)[:, None] > degrees[-1]
+    turns = degrees(net)
+    seen = [turns[k + 1][:, None] >= turns[k] for k in range(len(net.hidden))]
+    last = np.repeat(turns[0], net.outputs // net.inputs)[:, None] > turns[-1]
     return (*seen, last)
