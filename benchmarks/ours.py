@@ -17,9 +17,7 @@ from dfm_ref.schedules import Linear
 
 Call = Callable[[], Any]
 KEY = random.key(0)
-BACKEND = backends.load(
-    "numpy"
-)  # as every command does; tells malloc of this process, and so of the peer in it, to keep memory
+BACKEND = backends.load("numpy")  # as every command does; tells malloc of this process, so of the peer, to keep memory
 
 
 @dataclass(frozen=True)

@@ -1,4 +1,4 @@
-"""Times dfm_ref against its peers: python benchmarks/run.py [SUITE...] [--json FILE]
+"""Times dfm_ref against its peers: python benchmarks/run.py [SUITE...] [--backend NAME] [--json FILE]
 
 Both sides run in this process, in turns, with a pause between them so that the one's idle threads have gone to sleep;
 a row has the medians of calls in a loop. Memory is asked of fresh processes. Exit 0; 1 where a law check fails; 2 for
@@ -19,6 +19,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from functools import partial
 from importlib.metadata import PackageNotFoundError, version
+from importlib.util import find_spec
 from pathlib import Path
 from statistics import median
 from typing import Any, NoReturn
@@ -66,13 +67,13 @@ def _warm(call: Callable[[], Any], number: int) -> float:
     return max(1e-9, (time.perf_counter() - start) / number)
 
 
-def row(case: Case, *, budget: float, memory: bool) -> dict[str, Any]:
+def row(case: Case, *, budget: float, memory: bool, backend: str = "numpy") -> dict[str, Any]:
     """What is known of a case once it has run."""
     sides = SIDES[:1] if (absent := missing(case)) else SIDES
     peaks: dict[str, int | None] = {}
 
     def remember(side: str) -> None:
-        peaks[side] = probe(case, side)
+        peaks[side] = probe(case, side, backend)
 
     contenders: dict[str, Callable[[], Any]]
     asked: tuple[float, float] | None = None
@@ -93,7 +94,7 @@ def row(case: Case, *, budget: float, memory: bool) -> dict[str, Any]:
         "operation": case.operation,
         "kind": case.kind,
         "case": case.name,
-        "backend": "numpy",
+        "backend": backend,
         "openblas_coretype": os.environ.get(_CORETYPE),
         "ours_s": median(ours),
         "peer": " ".join(name if name in absent else f"{name} {version(name)}" for name in case.peer.split()),
@@ -114,9 +115,9 @@ def row(case: Case, *, budget: float, memory: bool) -> dict[str, Any]:
 # Memory
 
 
-def probe(case: Case, side: str) -> int | None:
+def probe(case: Case, side: str, backend: str) -> int | None:
     """The bytes that `peak` finds in a fresh process of one side."""
-    command = [sys.executable, __file__, "--probe", str(CASES.index(case)), side]
+    command = [sys.executable, __file__, "--probe", str(CASES.index(case)), side, "--backend", backend]
     limits = {"MALLOC_MMAP_THRESHOLD_": "65536", "MALLOC_TRIM_THRESHOLD_": "65536"}  # what is freed leaves the process
     environ = os.environ if case.whole_process else os.environ | limits
     done = subprocess.run(command, env=environ, stdout=subprocess.PIPE, check=True, text=True)
@@ -165,7 +166,7 @@ def machine() -> dict[str, Any]:
         "python": platform.python_version(),
         "numpy": np.__version__,
         "blas": f"{blas['name']} {blas['version']}",
-        **{name: _version(name) for name in ("dfm_ref", "torch", "flow_matching", "zuko", "jax")},
+        **{name: _version(name) for name in ("dfm_ref", "numba", "torch", "flow_matching", "zuko", "jax")},
         "threads": {name: os.environ.get(name) for name in _THREADS},
         _CORETYPE: os.environ.get(_CORETYPE),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -189,14 +190,29 @@ def _version(name: str) -> str | None:
         return None
 
 
-def with_coretype(suites: Sequence[str], memory: bool) -> list[dict[str, Any]]:
-    """The rows of suites under OpenBLAS kernels for AVX-512, which must be chosen before NumPy is imported."""
+def use(backend: str) -> None:
+    """Our side runs on this backend; raises BackendError, a RuntimeError of one line, where it cannot."""
+    import ours
+
+    from dfm_ref import backends
+
+    ours.BACKEND = backends.load(backend)
+
+
+def again(suites: Sequence[str], memory: bool, *arguments: str, **environ: str) -> list[dict[str, Any]]:
+    """The rows of suites from a process of its own, as what it is to use must be chosen before NumPy is imported."""
+    print(*suites, "again:", *arguments, *environ.items(), file=sys.stderr, flush=True)
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder, "rows.json")
         command = [sys.executable, __file__, *suites, "--json", str(file), *([] if memory else ["--no-memory"])]
-        environ = os.environ | {_CORETYPE: "SkylakeX"}
-        subprocess.run(command, env=environ, stdout=subprocess.DEVNULL, check=False)
+        subprocess.run([*command, *arguments], env=os.environ | environ, stdout=subprocess.DEVNULL, check=False)
         rows: list[dict[str, Any]] = json.loads(file.read_text())["rows"]
+    return rows
+
+
+def with_coretype(suites: Sequence[str], memory: bool) -> list[dict[str, Any]]:
+    """The rows of suites under OpenBLAS kernels for AVX-512."""
+    rows = again(suites, memory, **{_CORETYPE: "SkylakeX"})
     return [{**row, "target": 1.3 if row["suite"] == "train" else None} for row in rows]
 
 
@@ -270,8 +286,15 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("suites", nargs="*", metavar="SUITE", help="default: all")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows and the machine there")
     parser.add_argument("--no-memory", action="store_true", help="leave out memory, which takes a process a side")
+    parser.add_argument("--backend", help="ours; without it numpy, and the suite continuous again with numba")
     parser.add_argument("--probe", nargs=2, metavar=("CASE", "SIDE"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
+    backend = options.backend or "numpy"
+    if not options.probe or options.probe[1] == "ours":  # of the peer's memory, our backend has no say
+        try:
+            use(backend)
+        except RuntimeError as error:
+            parser.error(str(error))
     if options.probe:
         print(json.dumps(peak(CASES[int(options.probe[0])], options.probe[1])))
         return 0
@@ -283,12 +306,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     suites, rows = options.suites or SUITES, []
     for case in (case for case in CASES if case.suite in suites):
         print(f"{case.suite} {case.operation} {case.name}", end=" ", file=sys.stderr, flush=True)
-        rows.append(row(case, budget=_BUDGET, memory=not options.no_memory))
+        rows.append(row(case, budget=_BUDGET, memory=not options.no_memory, backend=backend))
         print("-" if rows[-1]["ratio"] is None else f"{rows[-1]['ratio']:.3g}x", file=sys.stderr, flush=True)
-    again = [suite for suite in ("train", "forward") if suite in suites]
-    if again and _avx512() and "openblas" in machine()["blas"] and _CORETYPE not in os.environ:
-        print(f"{' '.join(again)} with {_CORETYPE}=SkylakeX ...", file=sys.stderr, flush=True)
-        rows += with_coretype(again, not options.no_memory)
+    other_kernels = _avx512() and "openblas" in machine()["blas"] and _CORETYPE not in os.environ
+    asked = [suite for suite in ("train", "forward") if suite in suites]
+    if asked and other_kernels and not options.backend:
+        rows += with_coretype(asked, not options.no_memory)
+    if not options.backend and "continuous" in suites and find_spec("numba"):
+        rows += again(["continuous"], not options.no_memory, "--backend", "numba")
     print(table(rows))
     if options.json:
         from dfm_ref.checkpoints import write

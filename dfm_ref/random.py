@@ -212,8 +212,8 @@ def normal(key: Key, shape: tuple[int, ...], *, first: int = 0, xp: Namespace = 
 def plane(u: Array) -> Array:
     """The coordinates of n normal points of the plane, one after another: uniforms float64[n, 2] -> float64[2 n].
 
-    >>> plane(np.array([[0.5, 0.25]]))
-    array([0.        , 1.17741002])
+    >>> plane(np.array([[0.5, 0.0]]))
+    array([1.17741002, 0.        ])
     """
     xp = namespace(u)
     return xp.reshape(xp.stack(_point(u[:, 0], u[:, 1]), axis=-1), (-1,))

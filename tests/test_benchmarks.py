@@ -142,7 +142,12 @@ def test_a_row_says_everything(present: bool, modules: Any, monkeypatch: pytest.
 
 @pytest.mark.parametrize(
     ("arguments", "named"),
-    [(["gpu"], "'gpu'"), (["path", "--json", "no/such/folder/a.json"], "--json"), (["--x"], "--x")],
+    [
+        (["gpu"], "'gpu'"),
+        (["path", "--backend", "abacus"], "abacus"),
+        (["path", "--json", "no/such/folder/a.json"], "--json"),
+        (["--x"], "--x"),
+    ],
 )
 def test_a_mistake_is_one_line(
     arguments: list[str], named: str, modules: Any, capsys: pytest.CaptureFixture[str]
