@@ -49,9 +49,25 @@ class Case(NamedTuple):
 
 
 def build(operation: str, side: str, inputs: dict[str, Any]) -> Callable[[], Any]:
-    """The call of one side; nothing of the other side is imported."""
-    call: Callable[[], Any] = getattr(import_module(side), operation)(**inputs)
-    return call
+    """The call of one side, on its own arrays, which ends when they are there; nothing of the other is imported."""
+    module = import_module(side)
+    call = getattr(module, operation)(**{name: _each(module.asarray, value) for name, value in inputs.items()})
+
+    def awaited() -> Any:
+        result = call()
+        module.synchronize()
+        return result
+
+    return awaited
+
+
+def _each(f: Callable[[Any], Any], value: Any) -> Any:
+    """The value with f of every array in its dicts and tuples."""
+    if isinstance(value, dict):
+        return {name: _each(f, part) for name, part in value.items()}
+    if type(value) is tuple:
+        return tuple(_each(f, part) for part in value)
+    return f(value) if hasattr(value, "ndim") else value
 
 
 def missing(case: Case) -> list[str]:
@@ -96,6 +112,10 @@ def _loss(B: int, N: int, V: int) -> dict[str, Any]:
 
 def _shape(B: int, N: int, V: int) -> dict[str, Any]:
     return {"shape": (B, N)}
+
+
+def _copy(B: int, N: int, V: int) -> dict[str, Any]:
+    return {"x": _probs(B, N, V)}
 
 
 def _categorical(B: int, N: int, V: int) -> dict[str, Any]:
@@ -326,7 +346,7 @@ def _product(pmfs: np.ndarray) -> np.ndarray:
 
 
 def _both(operation: str, inputs: dict[str, Any]) -> dict[str, Any]:
-    return {side: build(operation, side, inputs)() for side in SIDES}
+    return {side: _each(import_module(side).to_numpy, build(operation, side, inputs)()) for side in SIDES}
 
 
 def _check_sample() -> Verdict:
@@ -522,6 +542,7 @@ def _check_ends(operation: str, inputs: dict[str, Any], what: str, bound: float)
 
 
 _CHECKS: dict[str, Callable[[], Verdict]] = {
+    "copy": lambda: _check_values("copy", _copy(2, 3, 4), "the copies", 0.0),
     "sample": _check_sample,
     "path": _check_path,
     "chain": _check_chain,
@@ -602,5 +623,16 @@ CASES = (
     Case("continuous", "field_log_prob", _PLANE, "torch flow_matching", _field_log_prob, target=1),
     Case("continuous", "field_log_prob", {"B": 64, "D": 64}, "torch flow_matching", _field_log_prob, target=1,
          note="a small batch: the peer differentiates once a coordinate and evaluation"),
+)  # fmt: skip
+_GIB = _size(64, 1024, 4096)  # of float32, which no cache holds
+CASES += (
+    Case("gpu", "copy", _GIB, "torch", _copy, note="1 GiB read and 1 GiB written, a measure for the rows below"),
+    Case("gpu", "categorical", _GIB, "torch flow_matching", _categorical),
+    Case("gpu", "uniform", _size(8192, 8192, 1), "torch", _shape),
+    Case("gpu", "train_step", _size(256, 256, 98), "torch", partial(_network, dim=512)),
+    *(
+        case._replace(suite="gpu", target=None) for case in CASES
+        if case.suite not in ("exact", "end_to_end") and case.sizes.get("D") != 2
+    ),
 )  # fmt: skip
 SUITES = tuple(dict.fromkeys(case.suite for case in CASES))

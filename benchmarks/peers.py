@@ -7,6 +7,29 @@ from typing import Any
 import numpy as np
 
 Call = Callable[[], Any]
+DEVICE = "cpu"  # of PyTorch
+
+
+def asarray(x: np.ndarray) -> np.ndarray:
+    """Every operation turns its inputs into what its library has."""
+    return x
+
+
+def to_numpy(x: Any) -> np.ndarray:
+    return np.asarray(x.cpu() if hasattr(x, "cpu") else x)
+
+
+def synchronize() -> None:
+    if DEVICE != "cpu":
+        import torch
+
+        torch.cuda.synchronize()
+
+
+def _tensor(x: Any) -> Any:
+    import torch
+
+    return torch.as_tensor(x, device=DEVICE)
 
 
 def sample(probs: np.ndarray, steps: int, done: int) -> Call:
@@ -18,7 +41,7 @@ def sample(probs: np.ndarray, steps: int, done: int) -> Call:
     from flow_matching.utils import ModelWrapper
 
     batch, length, vocab_size = probs.shape
-    table = torch.from_numpy(probs)
+    table = _tensor(probs)
 
     class Precomputed(ModelWrapper):
         def forward(self, x: torch.Tensor, t: torch.Tensor, **extras: Any) -> torch.Tensor:
@@ -26,7 +49,7 @@ def sample(probs: np.ndarray, steps: int, done: int) -> Call:
 
     path = MixtureDiscreteProbPath(PolynomialConvexScheduler(n=1.0))
     solver = MixtureDiscreteEulerSolver(Precomputed(torch.nn.Identity()), path, vocab_size)
-    x_0, grid = torch.full((batch, length), vocab_size - 1), torch.tensor([0.0, done / steps])
+    x_0, grid = _tensor(np.full((batch, length), vocab_size - 1)), _tensor([0.0, done / steps])
     torch.manual_seed(0)
     return lambda: solver.sample(x_0, step_size=1 / steps, time_grid=grid)
 
@@ -43,29 +66,32 @@ def chain(model: Any, mask: int | None, x_0: np.ndarray, steps: int) -> Call:
 
     class Probabilities(ModelWrapper):
         def forward(self, x: torch.Tensor, t: torch.Tensor, **extras: Any) -> torch.Tensor:
-            time = np.broadcast_to(t.numpy().astype(np.float64), len(x))
-            logits = torch.from_numpy(np.asarray(model(x.numpy(), time), dtype=np.float64))
+            time = np.broadcast_to(to_numpy(t).astype(np.float64), len(x))
+            logits = _tensor(np.asarray(model(to_numpy(x), time), dtype=np.float64))
             if mask is not None:
                 logits[..., mask] = -math.inf
             return torch.softmax(logits, -1)
 
     path = MixtureDiscreteProbPath(PolynomialConvexScheduler(n=1.0))
     solver = MixtureDiscreteEulerSolver(Probabilities(torch.nn.Identity()), path, vocab_size)
-    start, grid = torch.from_numpy(x_0), torch.tensor([0.0, 1.0])
+    start, grid = _tensor(x_0), _tensor([0.0, 1.0])
     torch.manual_seed(0)
     return lambda: solver.sample(start, step_size=1 / steps, time_grid=grid)
 
 
 def events(params: dict[str, Any], x_0: np.ndarray, steps: int, **sizes: int) -> Call:
-    """Our own grid of so many steps."""
+    """Our own grid of so many steps, on our arrays."""
     from functools import partial
+
+    import ours
 
     from dfm_ref import paths, random, samplers, times
     from dfm_ref.nn.transformer import Transformer
 
     net, mask = Transformer(**sizes), sizes["vocab_size"] - 1
-    path, grid = paths.Mixture(mask=mask), times.grid(steps)
-    return lambda: samplers.sample(path, partial(net, params), random.key(0), x_0, grid)
+    path, grid, start = paths.Mixture(mask=mask), times.grid(steps), ours.asarray(x_0)
+    weights = {name: ours.asarray(p) for name, p in params.items()}
+    return lambda: samplers.sample(path, partial(net, weights), random.key(0), start, grid)
 
 
 def path(x_0: np.ndarray, x_1: np.ndarray, t: np.ndarray) -> Call:
@@ -74,7 +100,7 @@ def path(x_0: np.ndarray, x_1: np.ndarray, t: np.ndarray) -> Call:
     from flow_matching.path.scheduler import PolynomialConvexScheduler
 
     path = MixtureDiscreteProbPath(PolynomialConvexScheduler(n=1.0))
-    start, end, time = torch.from_numpy(x_0), torch.from_numpy(x_1), torch.from_numpy(t)
+    start, end, time = _tensor(x_0), _tensor(x_1), _tensor(t)
     torch.manual_seed(0)
     return lambda: path.sample(x_0=start, x_1=end, t=time).x_t
 
@@ -82,7 +108,7 @@ def path(x_0: np.ndarray, x_1: np.ndarray, t: np.ndarray) -> Call:
 def cross_entropy(logits: np.ndarray, x_1: np.ndarray, x_t: np.ndarray, t: np.ndarray) -> Call:
     import torch
 
-    rows, target = torch.from_numpy(logits).requires_grad_(), torch.from_numpy(x_1)
+    rows, target = _tensor(logits).requires_grad_(), _tensor(x_1)
 
     def call() -> tuple[Any, Any]:
         loss = torch.nn.functional.cross_entropy(rows.flatten(0, 1), target.flatten(), reduction="none")
@@ -100,8 +126,8 @@ def generalized_kl(logits: np.ndarray, x_1: np.ndarray, x_t: np.ndarray, t: np.n
 
     path = MixtureDiscreteProbPath(PolynomialConvexScheduler(n=1.0))
     criterion = MixturePathGeneralizedKL(path, reduction="none")
-    rows = torch.from_numpy(logits).requires_grad_()
-    end, state, time = torch.from_numpy(x_1), torch.from_numpy(x_t), torch.from_numpy(t)
+    rows = _tensor(logits).requires_grad_()
+    end, state, time = _tensor(x_1), _tensor(x_t), _tensor(t)
 
     def call() -> tuple[Any, Any]:
         loss = criterion(rows, end, state, time)
@@ -115,7 +141,7 @@ def uniform(shape: tuple[int, ...]) -> Call:
     import torch
 
     torch.manual_seed(0)
-    return lambda: torch.rand(shape, dtype=torch.float64)
+    return lambda: torch.rand(shape, dtype=torch.float64, device=DEVICE)
 
 
 def bits(shape: tuple[int, ...]) -> Call:
@@ -125,11 +151,15 @@ def bits(shape: tuple[int, ...]) -> Call:
     return lambda: jax.random.bits(jax.random.key(0), shape, "uint32").block_until_ready()
 
 
+def copy(x: np.ndarray) -> Call:
+    return _tensor(x).clone
+
+
 def categorical(probs: np.ndarray) -> Call:
     import torch
     from flow_matching.utils import categorical
 
-    table = torch.from_numpy(probs)
+    table = _tensor(probs)
     torch.manual_seed(0)
     return lambda: categorical(table)
 
@@ -138,7 +168,7 @@ def forward(params: dict[str, Any], x_1: np.ndarray, x_t: np.ndarray, t: np.ndar
     import torch
     import torch_ddit
 
-    net, state, time = torch_ddit.load(torch_ddit.DDiT(**sizes), params), torch.from_numpy(x_t), torch.from_numpy(t)
+    net, state, time = torch_ddit.load(torch_ddit.DDiT(**sizes), params).to(DEVICE), _tensor(x_t), _tensor(t)
 
     def call() -> Any:
         with torch.inference_mode():
@@ -151,8 +181,8 @@ def train_step(params: dict[str, Any], x_1: np.ndarray, x_t: np.ndarray, t: np.n
     import torch
     import torch_ddit
 
-    net = torch_ddit.load(torch_ddit.DDiT(**sizes), params)
-    target, state, time = torch.from_numpy(x_1), torch.from_numpy(x_t), torch.from_numpy(t)
+    net = torch_ddit.load(torch_ddit.DDiT(**sizes), params).to(DEVICE)
+    target, state, time = _tensor(x_1), _tensor(x_t), _tensor(t)
     loss = torch.nn.functional.cross_entropy
     names = [name for name, _ in net.named_parameters()]
     return _descent(net, names, lambda: loss(net(state, time).flatten(0, 1), target.flatten()))
@@ -197,11 +227,11 @@ def end_to_end(
 
     def run() -> torch.Tensor:
         torch.manual_seed(0)
-        net, data = torch_ddit.DDiT(vocab_size, **sizes), torch.from_numpy(x_1)
+        net, data = torch_ddit.DDiT(vocab_size, **sizes).to(DEVICE), _tensor(x_1)
         follow = torch_ddit.trainer(net, learning_rate=1e-3)
         for i in range(steps):
-            target = data[torch.randint(len(data), (batch,))]
-            t = (torch.arange(batch) + torch.rand(1)) / batch
+            target = data[torch.randint(len(data), (batch,), device=DEVICE)]
+            t = (torch.arange(batch, device=DEVICE) + torch.rand(1, device=DEVICE)) / batch
             state = path.sample(x_0=torch.full_like(target, mask), x_1=target, t=t).x_t
             logits = net(state, t)[..., :mask].flatten(0, 1)
             loss = F.cross_entropy(logits, target.flatten(), reduction="none") * (state == mask).flatten()
@@ -211,7 +241,7 @@ def end_to_end(
             for p, a in zip(net.parameters(), average, strict=True):
                 p.copy_(a)
         solver = MixtureDiscreteEulerSolver(Posterior(net), path, vocab_size)
-        return solver.sample(torch.full((num, x_1.shape[1]), mask), step_size=1 / grid_steps)
+        return solver.sample(_tensor(np.full((num, x_1.shape[1]), mask)), step_size=1 / grid_steps)
 
     return run
 
@@ -220,7 +250,7 @@ def flow_log_prob(kind: str, depth: int, params: dict[str, Any], masks: Any, x: 
     import torch
     import zuko_flows
 
-    flow, points = zuko_flows.build(kind, x.shape[1], depth, params, masks), torch.from_numpy(x)
+    flow, points = zuko_flows.build(kind, x.shape[1], depth, params, masks).to(DEVICE), _tensor(x)
 
     def call() -> Any:
         with torch.inference_mode():
@@ -233,7 +263,7 @@ def flow_sample(kind: str, depth: int, params: dict[str, Any], masks: Any, x: np
     import torch
     import zuko_flows
 
-    flow = zuko_flows.build(kind, x.shape[1], depth, params, masks)
+    flow = zuko_flows.build(kind, x.shape[1], depth, params, masks).to(DEVICE)
     torch.manual_seed(0)
 
     def call() -> Any:
@@ -244,20 +274,18 @@ def flow_sample(kind: str, depth: int, params: dict[str, Any], masks: Any, x: np
 
 
 def flow_step(kind: str, depth: int, params: dict[str, Any], masks: Any, x: np.ndarray) -> Call:
-    import torch
     import zuko_flows
 
-    flow, points = zuko_flows.build(kind, x.shape[1], depth, params, masks), torch.from_numpy(x)
+    flow, points = zuko_flows.build(kind, x.shape[1], depth, params, masks).to(DEVICE), _tensor(x)
     return _descent(flow, params, lambda: -flow().log_prob(points).mean())
 
 
 def field_step(params: dict[str, Any], hidden: int, x_0: np.ndarray, x_1: np.ndarray, t: np.ndarray) -> Call:
-    import torch
     import torch_field
     from flow_matching.path import CondOTProbPath
 
-    net, path = torch_field.Field(params), CondOTProbPath()
-    start, end, time = torch.from_numpy(x_0), torch.from_numpy(x_1), torch.from_numpy(t)
+    net, path = torch_field.Field(params).to(DEVICE), CondOTProbPath()
+    start, end, time = _tensor(x_0), _tensor(x_1), _tensor(t)
 
     def loss() -> Any:
         sample = path.sample(x_0=start, x_1=end, t=time)
@@ -267,11 +295,10 @@ def field_step(params: dict[str, Any], hidden: int, x_0: np.ndarray, x_1: np.nda
 
 
 def field_sample(params: dict[str, Any], hidden: int, x_0: np.ndarray, steps: int) -> Call:
-    import torch
     import torch_field
     from flow_matching.solver import ODESolver
 
-    net, start = torch_field.Field(params), torch.from_numpy(x_0)
+    net, start = torch_field.Field(params).to(DEVICE), _tensor(x_0)
     method = {"method": "midpoint", "step_size": 1 / steps} if steps else {"method": "dopri5", "step_size": None}
 
     def call() -> tuple[Any, float]:
@@ -287,7 +314,7 @@ def field_log_prob(params: dict[str, Any], hidden: int, x_1: np.ndarray) -> Call
     import torch_field
     from flow_matching.solver import ODESolver
 
-    net, end = torch_field.Field(params), torch.from_numpy(x_1)
+    net, end = torch_field.Field(params).to(DEVICE), _tensor(x_1)
 
     def log_p0(x: torch.Tensor) -> torch.Tensor:
         return -(x.square() + math.log(2 * math.pi)).sum(-1) / 2

@@ -29,8 +29,10 @@ _THREADS = ("OPENBLAS_NUM_THREADS", "OMP_NUM_THREADS", "MKL_NUM_THREADS")
 if __name__ == "__main__":  # libraries read these once, as they are imported: the same number for all
     for _name in _THREADS:
         os.environ.setdefault(_name, str(_CORES))
+    os.environ.setdefault("XLA_PYTHON_CLIENT_PREALLOCATE", "false")  # JAX would take most of a device's memory
 
 import numpy as np  # noqa: E402
+import peers  # noqa: E402
 from cases import CASES, SIDES, SUITES, Case, Verdict, build, calls, law, missing  # noqa: E402
 
 _PAUSE = 0.1  # seconds
@@ -85,7 +87,7 @@ def row(case: Case, *, budget: float, memory: bool, backend: str = "numpy") -> d
         asked = calls(case, inputs)
     rounds = measure(contenders, budget)
     verdict = Verdict(None, f"peer missing: pip install {' '.join(absent)}") if absent else law(case.operation)
-    if memory and not case.whole_process:
+    if memory and not case.whole_process and backend != "cupy":  # which takes another memory than is asked for here
         for side in sides:
             remember(side)
     ours, peer = ([s / part for s in rounds.get(side, ())] for side, part in zip(SIDES, (1, case.share), strict=True))
@@ -98,6 +100,7 @@ def row(case: Case, *, budget: float, memory: bool, backend: str = "numpy") -> d
         "openblas_coretype": os.environ.get(_CORETYPE),
         "ours_s": median(ours),
         "peer": " ".join(name if name in absent else f"{name} {version(name)}" for name in case.peer.split()),
+        "peer_device": peers.DEVICE,
         "peer_s": median(peer) if peer else None,
         "ratio": median(peer) / median(ours) if peer else None,
         "ratio_of_best": min(peer) / min(ours) if peer else None,
@@ -167,6 +170,7 @@ def machine() -> dict[str, Any]:
         "numpy": np.__version__,
         "blas": f"{blas['name']} {blas['version']}",
         **{name: _version(name) for name in ("dfm_ref", "numba", "torch", "flow_matching", "zuko", "jax")},
+        "gpu": _gpu(),
         "threads": {name: os.environ.get(name) for name in _THREADS},
         _CORETYPE: os.environ.get(_CORETYPE),
         "load": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
@@ -183,6 +187,17 @@ def _avx512() -> bool:
     return any("avx512f" in flags.split() for flags in _cpuinfo("flags"))
 
 
+def _gpu() -> dict[str, Any] | None:
+    """The device of CuPy, where there is one."""
+    try:
+        import cupy
+
+        name = cupy.cuda.runtime.getDeviceProperties(0)["name"].decode()
+        return {"name": name, "cupy": cupy.__version__, "cuda": cupy.cuda.runtime.runtimeGetVersion()}
+    except Exception:  # no CuPy, no device, or a broken installation
+        return None
+
+
 def _version(name: str) -> str | None:
     try:
         return version(name)
@@ -191,12 +206,19 @@ def _version(name: str) -> str | None:
 
 
 def use(backend: str) -> None:
-    """Our side runs on this backend; raises BackendError, a RuntimeError of one line, where it cannot."""
+    """Our side runs on this backend; raises BackendError, a RuntimeError of one line, where it cannot.
+
+    Beside CuPy the peers run on its device, where their PyTorch can.
+    """
     import ours
 
     from dfm_ref import backends
 
     ours.BACKEND = backends.load(backend)
+    if backend == "cupy" and find_spec("torch"):
+        import torch
+
+        peers.DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
 
 
 def again(suites: Sequence[str], memory: bool, *arguments: str, **environ: str) -> list[dict[str, Any]]:
@@ -283,13 +305,16 @@ class _Parser(argparse.ArgumentParser):
 
 def main(arguments: Sequence[str] | None = None) -> int:
     parser = _Parser(prog="run.py", description=__doc__.splitlines()[0], epilog=f"suites: {', '.join(SUITES)}")
-    parser.add_argument("suites", nargs="*", metavar="SUITE", help="default: all")
+    parser.add_argument("suites", nargs="*", metavar="SUITE", help="default: all but gpu")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the rows and the machine there")
     parser.add_argument("--no-memory", action="store_true", help="leave out memory, which takes a process a side")
-    parser.add_argument("--backend", help="ours; without it numpy, and the suite continuous again with numba")
+    parser.add_argument(
+        "--backend", help="ours; without it numpy, the suite continuous again with numba, and gpu on cupy"
+    )
     parser.add_argument("--probe", nargs=2, metavar=("CASE", "SIDE"), help=argparse.SUPPRESS)
     options = parser.parse_args(arguments)
-    backend = options.backend or "numpy"
+    suites = options.suites or [suite for suite in SUITES if suite != "gpu"]
+    backend = options.backend or ("cupy" if "gpu" in suites else "numpy")
     if not options.probe or options.probe[1] == "ours":  # of the peer's memory, our backend has no say
         try:
             use(backend)
@@ -303,7 +328,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             parser.error(f"SUITE: expected one of {', '.join(SUITES)}, got {suite!r}")
     if options.json and not (options.json.parent.is_dir() and os.access(options.json.parent, os.W_OK)):
         parser.error(f"--json: expected a file in a folder that can be written, got {options.json}")
-    suites, rows = options.suites or SUITES, []
+    rows = []
     for case in (case for case in CASES if case.suite in suites):
         print(f"{case.suite} {case.operation} {case.name}", end=" ", file=sys.stderr, flush=True)
         rows.append(row(case, budget=_BUDGET, memory=not options.no_memory, backend=backend))

@@ -29,7 +29,7 @@ class TimeEmbedding(nn.Module):
 
     def forward(self, t: Tensor) -> Tensor:
         half = self.size // 2
-        angles = t[:, None] * torch.exp(-math.log(10000.0) * torch.arange(half, dtype=t.dtype) / half)
+        angles = t[:, None] * torch.exp(-math.log(10000.0) * torch.arange(half, dtype=t.dtype, device=t.device) / half)
         return self.mlp(torch.cat([torch.cos(angles), torch.sin(angles)], dim=-1))
 
 
@@ -84,8 +84,8 @@ class DDiT(nn.Module):
     def forward(self, x_t: Tensor, t: Tensor) -> Tensor:
         x = self.vocab_embed(x_t)
         c = F.silu(self.time_embedding(t))
-        freqs = 10000.0 ** (-torch.arange(0, self.head_dim, 2, dtype=x.dtype) / self.head_dim)
-        angles = torch.arange(x_t.shape[1], dtype=x.dtype)[:, None] * freqs
+        freqs = 10000.0 ** (-torch.arange(0, self.head_dim, 2, dtype=x.dtype, device=x.device) / self.head_dim)
+        angles = torch.arange(x_t.shape[1], dtype=x.dtype, device=x.device)[:, None] * freqs
         cos, sin = torch.cos(angles).repeat(1, 2), torch.sin(angles).repeat(1, 2)
         for block in self.blocks:
             x = block(x, c, cos, sin)

@@ -18,7 +18,7 @@ class Field(nn.Module):
 
     def forward(self, x: Tensor, t: Tensor) -> Tensor:
         self.calls += 1
-        phi = torch.cos(math.pi * torch.arange(16) * t.reshape(-1, 1))
+        phi = torch.cos(math.pi * torch.arange(16, device=x.device) * t.reshape(-1, 1))
         for k, (matrix, a) in enumerate(zip(self.weights[:3], self.weights[3:], strict=True)):
             x = torch.addmm(phi @ a.T, F.silu(x) if k else x, matrix.T)
         return x

@@ -77,7 +77,10 @@ def _lanes(x: Any) -> tuple[bool, Any]:
     if isinstance(x, int):
         return False, range(33)
     xp = namespace(x)
-    return x.dtype == xp.uint32, _shifts(xp, x.dtype, array_api_compat.device(x))
+    wraps = x.dtype == xp.uint32
+    if array_api_compat.is_cupy_array(x):  # whose kernels take numbers by value, and whose devices have no hash
+        return wraps, range(33)
+    return wraps, _shifts(xp, x.dtype, array_api_compat.device(x))
 
 
 @lru_cache

@@ -19,7 +19,7 @@ from dfm_ref.paths import X0, X1, Fixed, Mixture, Table
 from dfm_ref.schedules import Bernstein, Convex, Cosine, CubicHermite, Linear, PerToken, Polynomial, Schedule
 from dfm_ref.verify import oracle, strategies
 
-BACKENDS = ("numpy", "strict", "torch", "jax")
+BACKENDS = ("numpy", "strict", "torch", "jax", "cupy")
 MONOTONE = (
     Linear(),
     Polynomial(2.0),

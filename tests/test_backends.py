@@ -5,12 +5,12 @@ import subprocess
 import sys
 from functools import partial
 from importlib.metadata import EntryPoint
-from importlib.util import find_spec
 
 import numpy as np
 import pytest
+from strategies import backend
 
-from dfm_ref import arrays, backends, checkpoints, paths, random, samplers, schedules, sources
+from dfm_ref import arrays, backends, paths, random, samplers, schedules, sources
 from dfm_ref.backends import Backend, BackendError, threads
 from dfm_ref.continuous import coupling, flows, maximum_likelihood
 from dfm_ref.nn import train
@@ -41,23 +41,14 @@ THREE = Mixture(
 PATHS = {"mask": Mixture(schedules.Cosine(), mask=4), "three": THREE}
 
 
-def device_is_there():
-    try:
-        return backends.load("cupy") is not None
-    except BackendError:
-        return False
+each_backend = pytest.mark.parametrize("name", backends.NAMES, indirect=True)
+each_other_backend = pytest.mark.parametrize("name", backends.NAMES[1:], indirect=True)
 
 
-def every(*names):
-    """The named backends as parameters; cupy with its mark, skipped where there is no device."""
-    no_device = pytest.mark.skipif(not device_is_there(), reason="needs a CUDA device and CuPy")
-    for name in names:
-        missing = pytest.mark.skipif(not find_spec(LIBRARY[name]), reason=f"needs {LIBRARY[name]}")
-        yield pytest.param(name, marks=[pytest.mark.gpu, no_device] if name == "cupy" else [missing])
-
-
-each_backend = pytest.mark.parametrize("name", list(every(*backends.NAMES)))
-each_other_backend = pytest.mark.parametrize("name", [b for b in every(*backends.NAMES) if b.values != ("numpy",)])
+@pytest.fixture
+def name(request):
+    """The name of a backend whose library and device are there, or the test is skipped."""
+    return backend(request.param).name
 
 
 def isolated(code):
@@ -417,11 +408,3 @@ def test_the_loop_over_the_kernels_finds_a_wrong_one(monkeypatch):
         else:
             with pytest.raises(AssertionError):
                 test_every_kernel_equals_its_slow_twin("numpy")
-
-
-@pytest.mark.gpu
-@pytest.mark.skipif(not device_is_there(), reason="needs a CUDA device and CuPy")
-def test_a_checkpoint_comes_off_the_device(tmp_path):
-    cupy = backends.load("cupy")
-    checkpoints.save(tmp_path / "c", {"w": cupy.asarray(np.arange(6.0).reshape(2, 3)).T}, {})
-    assert np.array_equal(checkpoints.load(tmp_path / "c")[0]["w"], np.arange(6.0).reshape(2, 3).T)

@@ -9,8 +9,11 @@ from typing import Any
 import numpy as np
 import pytest
 
+from dfm_ref import backends
+
 FOLDER = Path(__file__).parents[1] / "benchmarks"
 OPERATIONS = {
+    "copy": "torch",
     "sample": "torch flow_matching",
     "chain": "torch flow_matching",
     "events": "dfm_ref",
@@ -29,6 +32,13 @@ OPERATIONS = {
     "field_sample": "torch flow_matching",
     "field_log_prob": "torch flow_matching",
 }
+
+
+def device_is_there() -> bool:
+    try:
+        return bool(backends.load("cupy"))
+    except backends.BackendError:
+        return False
 
 
 @pytest.fixture
@@ -143,10 +153,11 @@ def test_a_row_says_everything(present: bool, modules: Any, monkeypatch: pytest.
 @pytest.mark.parametrize(
     ("arguments", "named"),
     [
-        (["gpu"], "'gpu'"),
+        (["abacus"], "'abacus'"),
         (["path", "--backend", "abacus"], "abacus"),
         (["path", "--json", "no/such/folder/a.json"], "--json"),
         (["--x"], "--x"),
+        pytest.param(["gpu"], "cupy", marks=pytest.mark.skipif(device_is_there(), reason="runs on the device")),
     ],
 )
 def test_a_mistake_is_one_line(

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
-from strategies import MONOTONE, SWITCHING, backend, follows, index, logits
+from strategies import BACKENDS, MONOTONE, SWITCHING, backend, follows, index, logits
 
 from dfm_ref import events, exact, random, samplers, velocities
 from dfm_ref.exact import closing_time, finished, first_hitting, hitting_time, next_event, uniformization
@@ -171,7 +171,7 @@ def test_a_mask_path_is_revealed_when_the_grid_says_so_with_at_most_n_calls():
     assert np.array_equal(grid == 3, exact.sample(path, model, KEY, x_0, times, keep=keep, frames=True) == 3)
 
 
-@pytest.mark.parametrize("name", ["strict", "torch", "jax"])
+@pytest.mark.parametrize("name", BACKENDS[1:])
 def test_every_library_draws_the_same_tokens(name):
     b = backend(name)
     for case in ("mask per token", "three components"):

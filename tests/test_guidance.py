@@ -12,6 +12,7 @@ from scipy.linalg import expm
 from strategies import BACKENDS, backend, follows, logits, pmfs
 
 from dfm_ref import guidance, random, samplers
+from dfm_ref.arrays import to_numpy
 from dfm_ref.guidance import Guided, Hidden, Labelled, Shaped, Steered
 from dfm_ref.paths import Mixture, reveal
 from dfm_ref.schedules import Cosine, Linear, Polynomial
@@ -370,11 +371,11 @@ class Tabled:
         self.table, self.asarray = table, asarray
 
     def __call__(self, x_t, t, *, label=0):
-        x_t, t = np.asarray(x_t), np.asarray(t)
+        x_t, t = to_numpy(x_t), to_numpy(t)
         return self.asarray(self.table * (1 + t[:, None, None]) + 0.3 * np.eye(V)[x_t] + label * np.arange(V))
 
     def at(self, x_t, t, sites, *, label=0):
-        return self.asarray(np.asarray(self(x_t, t, label=label)).reshape(-1, V)[np.asarray(sites)])
+        return self.asarray(to_numpy(self(x_t, t, label=label)).reshape(-1, V)[to_numpy(sites)])
 
 
 def dense(model):

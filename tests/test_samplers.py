@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 from strategies import SWITCHING, backend, cases, follows, index, intervals, logits
 
 from dfm_ref import couplings, events, random, transitions, velocities
+from dfm_ref.arrays import to_numpy
 from dfm_ref.paths import X0, X1, Fixed, Mixture, Table
 from dfm_ref.samplers import (
     Strength,
@@ -80,7 +81,7 @@ class Lazy(NamedTuple):
         raise AssertionError("asked for the logits of every token")
 
     def at(self, x_t, t, sites):
-        sites = np.asarray(sites)
+        sites = to_numpy(sites)
         self.asked.append(sites)
         rows = self.dense.tables[:, self.dense.first : self.dense.first + x_t.shape[0]]
         return self.dense._of(rows.reshape(3, -1, rows.shape[-1])[:, sites])
@@ -232,7 +233,7 @@ def test_a_batch_may_be_split(path):
 
 @pytest.mark.parametrize(
     ("name", "path"),
-    [(name, path) for name in ("strict", "torch") for path in PATHS] + [("jax", "mask"), ("jax", "rows")],
+    [(name, path) for name in ("strict", "torch", "cupy") for path in PATHS] + [("jax", "mask"), ("jax", "rows")],
 )
 def test_every_library_draws_the_same_tokens(path, name):
     """On JAX only two paths and steps: it compiles anew for every number of events."""
@@ -608,7 +609,7 @@ def test_arguments_stay_as_they_were(path):
 
 @pytest.mark.parametrize(
     ("name", "shape"),
-    [(name, shape) for name in ("numpy", "strict", "torch") for shape in ((0, 3), (1, 1), (1, 3), (4, 1))]
+    [(name, shape) for name in ("numpy", "strict", "torch", "cupy") for shape in ((0, 3), (1, 1), (1, 3), (4, 1))]
     + [("jax", (0, 3))],
 )
 def test_smallest_batches(name, shape):

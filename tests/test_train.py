@@ -6,6 +6,7 @@ from functools import partial
 
 import numpy as np
 import pytest
+from strategies import backend
 
 from dfm_ref import backends, checkpoints, losses, random
 from dfm_ref.arrays import to_numpy
@@ -165,15 +166,11 @@ def test_the_average_follows_the_parameters():
     assert not np.array_equal(slow.average["output.bias"], slow.params["output.bias"])
 
 
-@pytest.mark.parametrize("name", ["strict", "torch"])
+@pytest.mark.parametrize("name", ["strict", "torch", "cupy"])
 @pytest.mark.parametrize(("model", "source", "loss"), KINDS[::3])
 def test_every_library_trains_as_numpy_does(name, model, source, loss):
-    try:
-        backend = backends.load(name)
-    except backends.BackendError as error:
-        pytest.skip(str(error))
     settings = config(model, source, loss)
-    state, losses = trained(settings, asarray=backend.asarray)
+    state, losses = trained(settings, asarray=backend(name).asarray)
     expected, expected_losses = trained(settings)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     for name, p in state.params.items():
@@ -273,13 +270,9 @@ def test_a_model_learns_what_the_label_says_and_without_it_the_mixture(model):
     np.testing.assert_allclose(learned.at(x_t, t, sites, label=1)[:, :4], rows[:, :4], rtol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["strict", "torch"])
+@pytest.mark.parametrize("name", ["strict", "torch", "cupy"])
 def test_every_library_trains_with_labels_as_numpy_does(name):
-    try:
-        backend = backends.load(name)
-    except backends.BackendError as error:
-        pytest.skip(str(error))
-    state, losses = trained(OF_CLASSES, asarray=backend.asarray, labels=LABELS)
+    state, losses = trained(OF_CLASSES, asarray=backend(name).asarray, labels=LABELS)
     expected, expected_losses = trained(OF_CLASSES, labels=LABELS)
     np.testing.assert_allclose(losses, expected_losses, rtol=1e-5)
     for name, p in state.params.items():
