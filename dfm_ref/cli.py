@@ -47,8 +47,12 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def demo(options: argparse.Namespace) -> None:
-    """Trains on digits and on English, samples, infills, evaluates and draws; or shows the continuous half."""
-    shown = importlib.import_module(_DEMOS[options.suite], __package__)
+    """Trains on digits and on English, samples, infills, evaluates, verifies, draws; or shows the continuous half."""
+    try:
+        shown = importlib.import_module(_DEMOS[options.suite], __package__)
+    except ImportError as error:
+        raise ValueError(f"demo: {error}. Install it with: pip install 'dfm_ref[demo]'") from None
+    _keep_hypothesis_out_of_the_way()
     shown.run(Path(options.out), minutes=options.minutes, seed=options.seed, backend=backends.load(options.backend))
 
 

@@ -1,4 +1,4 @@
-"""The main job on real data: train on digits and on English, sample, infill, evaluate, draw, and report."""
+"""The main job on real data: train on digits and on English, sample, infill, evaluate, verify, draw, and report."""
 
 import html
 import json
@@ -6,20 +6,23 @@ import math
 import platform
 import time
 from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from . import __version__, checkpoints, data, likelihoods, pages, paths, random, runs, samplers, sources, times
+from . import __version__, checkpoints, data, likelihoods, pages, paths, plots, random, runs, samplers, sources, times
 from .guidance import Guided, Labelled
 from .nn import train as training
 from .nn.train import Config, Trained
 from .paths import X0, X1, Fixed, Mixture
+from .progress import progress
 from .protocols import Array, Backend
 from .schedules import Bernstein, Convex, Cosine, CubicHermite, Linear
-from .verify import oracle
+from .verify import kit, oracle, targets
+from .verify.report import document
 
 __all__ = ["independent_nats", "leave", "markov_nats", "run", "total_variations"]
 
@@ -49,14 +52,10 @@ def leave(
     """Runs `show(folder, minutes, seed, backend)`, which gives the report and the figures by name, and leaves both.
 
     In the folder stand the figures as PNG, report.json, and report.html, which is the `page` of the report and its
-    images; the summary is printed. ValueError for minutes that are not positive, and where the plots are not installed.
+    images; the summary is printed. ValueError for minutes that are not positive.
     """
     if not 0 < minutes < math.inf:
         raise ValueError(f"--minutes: expected a number > 0, got {minutes}")
-    try:
-        from . import plots
-    except ImportError as error:
-        raise ValueError(f"demo: {error}. Install it with: pip install 'dfm_ref[demo]'") from None
     begun = time.monotonic()
     folder.mkdir(parents=True, exist_ok=True)
     report: dict[str, Any] = {
@@ -79,8 +78,6 @@ def leave(
 
 
 def _show(folder: Path, minutes: float, seed: int, backend: Backend) -> tuple[dict[str, Any], dict[str, Any]]:
-    from . import plots
-
     seconds = 60 * minutes
     digits = _job("digits", folder, seed, backend, 0.3 * seconds, **_DIGITS, steps=max(1, int(400 * minutes)))
     english = _job("pydoc", folder, seed, backend, 0.55 * seconds, **_ENGLISH, steps=max(1, int(320 * minutes)))
@@ -92,6 +89,7 @@ def _show(folder: Path, minutes: float, seed: int, backend: Backend) -> tuple[di
         "training": {"digits": digits["training"], "pydoc": english["training"]},
         "samples": _text(english, seed, backend),
         "total_variation": {"steps": _STEPS, **distances},
+        "verification": _verified(seed, backend, 0.04 * seconds),
     }, {
         "generation": plots.generation(frames, _FRAMES, levels=17),
         "guided": plots.images(_guided(digits, seed, backend), [str(digit) for digit in range(10)], levels=17),
@@ -257,6 +255,31 @@ def _text(job: dict[str, Any], seed: int, backend: Backend) -> dict[str, Any]:
     }
 
 
+def _verified(seed: int, backend: Backend, seconds: float) -> dict[str, Any]:
+    """What the verifier says of this library on the backend, after about so many seconds."""
+    (target,) = targets.resolve(f"dfm_ref:{backend.name}")
+    watch = partial(progress, label="verify", total=len(target.suite.laws))
+    found = kit.verify(
+        target.build,
+        target=target.name,
+        setup=target.setup,
+        limit=target.limit,
+        quick=True,
+        seed=seed,
+        seconds=seconds,
+        watch=watch,
+    )
+    return document([found])
+
+
+def _verdict(report: dict[str, Any]) -> str:
+    """How many laws hold, and which are broken."""
+    (run,) = report["verification"]["runs"]
+    ids = {status: [law["id"] for law in run["laws"] if law["status"] == status] for status in ("holds", "broken")}
+    broken = f", broken: {', '.join(ids['broken'])}" if ids["broken"] else ""
+    return f"{run['target']}: {len(ids['holds'])} of {len(run['laws'])} laws hold{broken}"
+
+
 def _summary(report: dict[str, Any]) -> str:
     lines = [
         f"{name:8} {label:20} {bits:.3f} bits per token"
@@ -264,7 +287,7 @@ def _summary(report: dict[str, Any]) -> str:
         for label, bits in values.items()
     ]
     infilled = [f"prompt   {report['samples']['prompt']!r}", f"infilled {report['samples']['infilled'][0]!r}"]
-    return "\n".join([*lines, *infilled])
+    return "\n".join([*lines, *infilled, f"verify   {_verdict(report)}"])
 
 
 def _page(report: dict[str, Any], images: dict[str, bytes]) -> str:
@@ -297,5 +320,7 @@ Training: {html.escape(trained)}.</p>
 <h2>Paths and steps</h2>
 {picture("probability_path", "The law of one token over time, given the pair x_0 = 0, x_1 = 2.")}
 {picture("convergence", "Total variation to the data's law after K equal steps, by exact propagation on all states.")}
+<h2>Verification</h2>
+<p>The verifier, in a few seconds, on the library that made this page: {html.escape(_verdict(report))}.</p>
 """
     return pages.document("Discrete flow matching, from data to samples", body)

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from . import data, demo, pages, random
+from . import data, demo, pages, plots, random
 from .continuous import cnf, matching, maximum_likelihood, ode, planes, predictions
 from .continuous.affine import Affine
 from .continuous.coupling import Coupling
@@ -40,8 +40,6 @@ def run(folder: Path, *, minutes: float, seed: int, backend: Backend) -> None:
 
 
 def _show(folder: Path, minutes: float, seed: int, backend: Backend) -> tuple[dict[str, Any], dict[str, Any]]:
-    from . import plots
-
     divergences, laws = _energies(seed, steps=max(1, int(600 * minutes)), backend=backend)
     spline_nats, layers = _splines(seed, steps=max(1, int(250 * minutes)), backend=backend)
     field_nats, ways, fields, contours = _fields(seed, steps=max(1, int(600 * minutes)), backend=backend)

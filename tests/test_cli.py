@@ -759,7 +759,18 @@ def test_the_demo_leaves_its_report(tmp_path):
     assert {".html", ".json", ".png", ".safetensors"} <= files
     page = (tmp_path / "demo" / "report.html").read_text(encoding="utf-8")
     assert "<img" in page and not re.search(r'(src|href)="(?!data:|#)', page), "self-contained"
-    json.loads((tmp_path / "demo" / "report.json").read_text(encoding="utf-8"))
+    verification = json.loads((tmp_path / "demo" / "report.json").read_text(encoding="utf-8"))["verification"]
+    (laws,) = [run["laws"] for run in verification["runs"]]
+    assert {law["status"] for law in laws} == {"holds"}
+    verdict = f"dfm_ref:numpy: {len(laws)} of {len(laws)} laws hold"
+    assert verdict in done.stdout and verdict in page
+
+
+@pytest.mark.parametrize("library", ["matplotlib", "hypothesis"])
+def test_the_demo_says_what_to_install(tmp_path, library):
+    done = command("demo", "--out", tmp_path / "demo", before=f"sys.modules[{library!r}] = None")
+    assert done.returncode == 2 and done.stderr.count("\n") == 1 and "pip install 'dfm_ref[demo]'" in done.stderr
+    assert not (tmp_path / "demo").exists()
 
 
 def test_the_continuous_demo_leaves_its_report(tmp_path):
