@@ -40,10 +40,16 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     except BrokenPipeError:  # the reader has had enough; nothing more can be said to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ValueError, TypeError, OSError, MemoryError, backends.BackendError) as error:
-        print(f"dfm-ref: {' '.join(str(error).split())}", file=sys.stderr)
-        return 2
+    except OSError as error:
+        return _refused(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+    except (ValueError, TypeError, MemoryError, backends.BackendError) as error:
+        return _refused(str(error))
     return 0
+
+
+def _refused(mistake: str) -> int:
+    print(f"dfm-ref: {' '.join(mistake.split())}", file=sys.stderr)
+    return 2
 
 
 def demo(options: argparse.Namespace) -> None:

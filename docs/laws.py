@@ -6,6 +6,7 @@ lines print with the right implementation.
 
 import io
 import json
+import re
 from collections.abc import Iterator
 from contextlib import redirect_stdout
 from pathlib import Path
@@ -100,7 +101,7 @@ def _printed(lines: str) -> str:
             exec(compile(lines, "<example>", "exec"), {})
         except (ValueError, TypeError) as error:  # of bad input, which must raise
             return f"{type(error).__name__}: {error}"
-    return out.getvalue()
+    return re.sub(r" at 0x[0-9a-f]+", "", out.getvalue())  # an address, which no other run has
 
 
 def _cut(text: str) -> str:
