@@ -71,6 +71,8 @@ def write(file: Path, content: bytes) -> None:
             os.fsync(stream.fileno())
         Path(name).chmod(0o644)
         Path(name).replace(file)
-    except BaseException:
+    except BaseException as error:
         Path(name).unlink()
+        if isinstance(error, OSError):
+            error.filename = str(file)  # not the temporary one's name, or none
         raise

@@ -41,7 +41,7 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader has had enough; nothing more can be said to it
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except OSError as error:
-        return _refused(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        return _refused(f"{error.filename}: {error.strerror}" if error.filename else error.strerror or str(error))
     except (ValueError, TypeError, MemoryError, backends.BackendError) as error:
         return _refused(str(error))
     return 0
@@ -73,7 +73,7 @@ def train(options: argparse.Namespace) -> None:
         if file.exists():
             run, state = runs.resume(file, backend=backend)
             run = runs.changed(run, settings, file)
-            dataset = data.load(options.data, length=run.config.length, characters=run.characters)
+            dataset = _data_for(run, options.data)
             labels = _labels(run.config, dataset, options.data)
         else:
             length = settings.pop("length", _default_length(options.data))
@@ -129,7 +129,7 @@ def evaluate(options: argparse.Namespace) -> None:
     for name, value in (("draws", options.draws), ("limit", options.limit), ("orders", options.orders)):
         if value is not None and value < 1:
             raise ValueError(f"--{name}: expected a number >= 1, got {value}")
-    x_1 = data.load(options.data, length=length, split="test", characters=run.characters).x_1[: options.limit]
+    x_1 = _data_for(run, options.data, split="test").x_1[: options.limit]
     checks.tokens("data", x_1, _data_vocab_size(run.config))
     model, key = (run.config, params), random.key(options.seed)
     found = {}
@@ -249,6 +249,16 @@ def list_backends(options: argparse.Namespace) -> None:
 
 def _default_length(source: str) -> int | None:
     return _DEFAULT_LENGTH if source == "pydoc" or source.startswith("text:") else None
+
+
+def _data_for(run: runs.Run, source: str, *, split: str = "train") -> data.Dataset:
+    """Data in the tokens that a model was trained on."""
+    dataset = data.load(source, length=run.config.length, split=split, characters=run.characters)
+    if dataset.characters and not run.characters:
+        raise ValueError(
+            f"--data: expected tokens, as in {run.data}, on which the model was trained, got text: {source}"
+        )
+    return dataset
 
 
 def _data_vocab_size(config: Config) -> int:

@@ -325,9 +325,10 @@ def _play(path: Mixture, model: Model, x_0: Array, times: Sequence[float], drawn
 
 def _bands(path: Mixture, t: np.ndarray[Any, Any], token: np.ndarray[Any, Any], x: Array) -> Any:
     """For each live component the band of coins [low, high) that draws from it at times float64[E]: a^j / sum_j a^j."""
-    if len(path.components) == 2:
-        return {1: (None, None)}  # X1 alone, whatever the coin
     schedule = path.schedule
+    each = schedule.schedules if isinstance(schedule, PerToken) else (schedule,)
+    if path.mask is not None or all(isinstance(one, Monotone) for one in each):
+        return {1: (None, None)}  # X1 alone, whatever the coin
     pace = np.stack(
         [np.asarray(a) + 0 * t[:, None] for a in events.redraw_rates(schedule, t[:, None])]
     )  # [m, E, 1 or N]

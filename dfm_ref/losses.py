@@ -7,7 +7,7 @@ tokens and batch are the caller's.
 
 from . import random
 from .arrays import like, log, log_softmax, namespace, one_hot, pick, widen
-from .checks import same_shape
+from .checks import pmfs, same_shape
 from .events import backward_intensity, intensity
 from .paths import Fixed, Mixture, per_token
 from .protocols import Array, Key
@@ -113,9 +113,9 @@ def generalized_kl(schedule: Schedule, logits: Array, x_1: Array, x_t: Array, t:
     """kappa_dot / (1 - kappa) (-log p(x_1) [x_t != x_1] + [x_t = x_1] - p(x_t)), nats per unit of t, >= 0.
 
     p = softmax(logits) of float[..., N, V]; x_1, x_t: int[..., N]; t a number or float[...]; -> float[..., N]. The
-    schedule, shared or per token, is of a path between X0 and X1. Integrated over t and averaged over
-    x_t ~ p_t(.|x_0, x_1) it bounds -log of the model's probability of x_1 (up to the prior term). Domain t < 1: the
-    weight is infinite at 1.
+    schedule, shared or per token, is of a path between X0 and X1, and at t it moves tokens to X1, else ValueError.
+    Integrated over t and averaged over x_t ~ p_t(.|x_0, x_1) it bounds -log of the model's probability of x_1 (up to
+    the prior term). Domain t < 1: the weight is infinite at 1.
     Source: Shaul et al. 2024, the evidence bound of mixture paths; Lipman et al. 2024 (guide).
 
     >>> import numpy as np
@@ -123,7 +123,7 @@ def generalized_kl(schedule: Schedule, logits: Array, x_1: Array, x_t: Array, t:
     >>> generalized_kl(Linear(), np.array([[0.0, 0.0]]), np.array([1]), np.array([0]), 0.5)
     array([0.38629436])
     """
-    return _per_time(intensity(schedule, per_token(t, x_t)), _divergence(logits, x_1, x_t)[0])
+    return _per_time(_towards_data(schedule, x_t, t), _divergence(logits, x_1, x_t)[0])
 
 
 def generalized_kl_with_grad(
@@ -140,7 +140,7 @@ def generalized_kl_with_grad(
     """
     xp = namespace(logits)
     loss, p = _divergence(logits, x_1, x_t)
-    weight = xp.astype(intensity(schedule, per_token(t, x_t)), p.dtype)
+    weight = xp.astype(_towards_data(schedule, x_t, t), p.dtype)
     stays = pick(p, x_t)[..., None]
     moves = xp.astype(x_t != x_1, p.dtype)[..., None]
     grad = p * (moves + stays) - xp.where(_at(x_1, p), moves, 0.0) - xp.where(_at(x_t, p), stays, 0.0)
@@ -279,7 +279,7 @@ def score_entropy_with_grad(
     rest, kappa, p, p_z = _noise(schedule, source_pmf, log_score, x_t, t)
     known = rest * p_z + kappa * xp.astype(x_t == x_1, xp.float64)[..., None]  # p_t(x_t|x_1), 0 where never reached
     ratio = (rest * p + kappa * data) / xp.where(known > 0, known, xp.inf)
-    weight = xp.where(here, 0.0, backward_intensity(schedule, per_token(t, x_t))[..., None] * p_z)
+    weight = xp.where(here, 0.0, backward_intensity(schedule, per_token(t, x_t, schedule=schedule))[..., None] * p_z)
     excess = xp.where(ratio > 0, log_score - log(xp.where(ratio > 0, ratio, 1.0)), 0.0)
     each = xp.where(ratio > 0, ratio * (xp.expm1(excess) - excess), xp.exp(log_score))
     grad = xp.where(ratio > 0, ratio * xp.expm1(excess), xp.exp(log_score))
@@ -292,6 +292,16 @@ def _per_time(weight: Array, nats: Array) -> Array:
     """weight nats, and 0 where no event happens, even if it would cost +inf: u log(u / v) is 0 at u = 0."""
     xp = namespace(nats)
     return weight * xp.where(weight > 0, nats, xp.zeros_like(nats))
+
+
+def _towards_data(schedule: Schedule, x_t: Array, t: Array) -> Array:
+    """The rate of the redraws from X1; ValueError where the path redraws from another component."""
+    time = per_token(t, x_t, schedule=schedule)
+    rises = schedule.kappa_dots(time)
+    if len(rises) != 2 or bool(namespace(x_t).any(rises[1] < 0)):
+        what = f"{len(rises)} components" if len(rises) != 2 else f"one that redraws from X0 at t = {t}"
+        raise ValueError(f"schedule: expected a path between X0 and X1 that redraws from X1, got {what}")
+    return intensity(schedule, time)
 
 
 def _divergence(logits: Array, x_1: Array, x_t: Array) -> tuple[Array, Array]:
@@ -325,7 +335,7 @@ def _hidden(path: Mixture, logits: Array, x_t: Array, t: Array) -> tuple[Array, 
         raise ValueError(f"path: expected a mask path, got {path}")
     xp = namespace(logits)
     hidden = x_t == path.mask
-    rate = xp.astype(intensity(path.schedule, per_token(t, x_t)), widen(logits).dtype)
+    rate = xp.astype(intensity(path.schedule, per_token(t, x_t, schedule=path.schedule)), widen(logits).dtype)
     return hidden, xp.where(hidden, rate, 0.0)
 
 
@@ -338,9 +348,11 @@ def _rates(u: Array, v: Array, x_t: Array) -> tuple[Array, Array, Array]:
 
 def _noise(schedule: Schedule, source_pmf: Array, table: Array, x_t: Array, t: Array) -> tuple[Array, ...]:
     """1 - kappa, kappa, p(x) and p(x_t) of the source, float64, each to go with a table[..., N, V]."""
-    weights = schedule.kappas(per_token(t, x_t))
+    weights = schedule.kappas(per_token(t, x_t, schedule=schedule))
     if len(weights) != 2:
         raise ValueError(f"schedule: expected that of a path between X0 and X1, got {len(weights)} components")
     xp = namespace(x_t)
-    p = xp.broadcast_to(like(x_t, source_pmf, xp.float64), table.shape)
+    p = like(x_t, source_pmf, xp.float64)
+    pmfs("source_pmf", p, table.shape)
+    p = xp.broadcast_to(p, table.shape)
     return weights[0][..., None], weights[1][..., None], p, pick(p, x_t)[..., None]

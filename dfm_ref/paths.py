@@ -14,9 +14,9 @@ import numpy as np
 
 from . import random
 from .arrays import like, namespace, one_hot
-from .checks import distributions, same_shape
+from .checks import distributions, pmfs, same_shape
 from .protocols import Array, Key
-from .schedules import Linear, Schedule
+from .schedules import Linear, PerToken, Schedule
 
 __all__ = [
     "X0",
@@ -81,10 +81,12 @@ class Fixed:
     def rows(self, sites: Array, length: int) -> Array:
         """The PMF of the token at each flat site of a batch, float64[E, V], or float64[V] where all have one."""
         probs = like(sites, np.asarray(self.probs, dtype=np.float64))
+        pmfs("probs", probs, (length, probs.shape[-1]))
         return probs if probs.ndim == 1 else namespace(sites).take(probs, sites % length, axis=0)
 
     def pmf(self, x_0: Array, x_1: Array, vocab_size: int) -> Array:
         probs = like(x_1, np.asarray(self.probs, dtype=np.float64))
+        pmfs("probs", probs, (*x_1.shape, vocab_size))
         return namespace(x_1).broadcast_to(probs, (*x_1.shape, vocab_size))
 
     def draw(self, x_0: Array, x_1: Array, u: Array) -> Array:
@@ -105,8 +107,13 @@ class Table:
 
     def __post_init__(self) -> None:
         distributions("probs", np.asarray(self.probs, dtype=np.float64))
+        shape = np.shape(self.probs)
+        if shape != (shape[-1],) * 3:
+            raise ValueError(f"probs: expected a PMF for every pair of tokens, [V, V, V], got the shape {shape}")
 
     def pmf(self, x_0: Array, x_1: Array, vocab_size: int) -> Array:
+        if vocab_size != len(self.probs):
+            raise ValueError(f"vocab_size: expected {len(self.probs)}, that of the table, got {vocab_size}")
         xp = namespace(x_0, x_1)
         rows = xp.reshape(like(x_1, np.asarray(self.probs, dtype=np.float64)), (-1, vocab_size))
         x_0, x_1 = xp.astype(x_0, xp.int64), xp.astype(x_1, xp.int64)  # small integers would overflow
@@ -167,7 +174,7 @@ def pmf(path: Mixture, x_0: Array, x_1: Array, t: Array, *, vocab_size: int) -> 
     array([[0.75, 0.25]])
     """
     w = component_pmfs(path, x_0, x_1, vocab_size=vocab_size)
-    kappas = path.schedule.kappas(per_token(t, x_1))
+    kappas = path.schedule.kappas(per_token(t, x_1, schedule=path.schedule))
     return sum(kappa[..., None] * w_j for kappa, w_j in zip(kappas, w, strict=True))
 
 
@@ -186,7 +193,7 @@ def sample(path: Mixture, key: Key, x_0: Array, x_1: Array, t: Array, *, first: 
     coin = random.uniform_at(key, sites)
     point_masses = all(isinstance(component, X0 | X1) for component in path.components)
     value = coin if point_masses else random.uniform_at(key, sites + 1)
-    levels = list(accumulate(path.schedule.kappas(per_token(t, x_1))))
+    levels = list(accumulate(path.schedule.kappas(per_token(t, x_1, schedule=path.schedule))))
     x_t = path.components[-1].draw(x_0, x_1, value)
     for level, component in reversed(list(zip(levels[:-1], path.components[:-1], strict=True))):
         x_t = xp.where(coin < level, component.draw(x_0, x_1, value), x_t)
@@ -213,10 +220,11 @@ def reveal(path: Mixture, logits: Array, x_t: Array) -> Array:
     return xp.where(possible, xp.where(hidden, logits, xp.zeros_like(logits)), -xp.inf)
 
 
-def per_token(t: Array, x: Array) -> Array:
+def per_token(t: Array, x: Array, *, schedule: Schedule | None = None) -> Array:
     """Times beside the tokens of x, int[..., N]: a number or float[...] -> float64[..., 1], in x's library.
 
-    Raises ValueError unless there is one time, or one for each sequence.
+    Raises ValueError unless there is one time, or one for each sequence; and for a schedule, that is to be asked then,
+    of other than N tokens.
 
     >>> per_token(np.array([0.25, 0.5]), np.array([[0, 1], [1, 1]]))
     array([[0.25],
@@ -226,4 +234,6 @@ def per_token(t: Array, x: Array) -> Array:
     t = like(x, t, xp.float64)
     if t.ndim and tuple(t.shape) != tuple(x.shape[:-1]):
         raise ValueError(f"t: expected a number or the shape {tuple(x.shape[:-1])}, got {tuple(t.shape)}")
+    if isinstance(schedule, PerToken) and len(schedule.schedules) != x.shape[-1]:
+        raise ValueError(f"schedule: expected one for each of {x.shape[-1]} tokens, got {len(schedule.schedules)}")
     return t[..., None]

@@ -21,7 +21,7 @@ import numpy as np
 
 from . import events, random
 from .arrays import like, log, log_softmax, namespace, one_hot, put, to_numpy
-from .checks import increasing, natural, tokens
+from .checks import increasing, natural, pmfs, tokens
 from .paths import X0, X1, Mixture
 from .protocols import Array, Key, Model, Step
 from .redraws import Ask, Events, ask, interval, jump, movable, rates, redraw
@@ -142,7 +142,7 @@ def flow_matching_step(
 
     Each token is redrawn from p_{1|t} with probability 1 - exp(-(s - t) kappa_dot / (1 - kappa)), as the law of
     `transitions.flow_matching` says without noise. Arguments as in `finite_step`; ValueError unless the path is
-    between X0 and X1. Source: Lipman et al. 2024 (guide), MixtureDiscreteEulerSolver.
+    between X0 and X1, and redraws from X1. Source: Lipman et al. 2024 (guide), MixtureDiscreteEulerSolver.
 
     >>> model = lambda x_t, t: np.zeros((*x_t.shape, 3))
     >>> flow_matching_step(Mixture(mask=2), model, Key(0, 1), np.array([[2, 2, 2, 0]]), 0.0, 1.0)
@@ -359,6 +359,8 @@ def _euler_redraw(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
 
 
 def _flow_matching_redraw(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
+    if np.any(schedule.kappa_dots(t)[1] < 0):
+        raise ValueError(f"path: expected one that redraws from X1 alone, as those of the rule do, got {schedule}")
     redrawn = np.where(s == 1, 1.0, -np.expm1((t - s) * events.intensity(schedule, t)))
     return 0.0 * redrawn, redrawn
 
@@ -476,6 +478,7 @@ def _with_noise(path: Mixture, asked: Ask, source_pmf: Array, x_t: Array, t: np.
             return asked(j, sites)
         probs_1 = xp.exp(log_softmax(xp.astype(asked(path.components.index(X1()), sites), xp.float64)))
         pmf = like(x_t, source_pmf, xp.float64)
+        pmfs("source_pmf", pmf, (x_t.shape[1], probs_1.shape[-1]))
         pmf = pmf if pmf.ndim == 1 else xp.take(pmf, sites % x_t.shape[1], axis=0)
         rest, kappa = (_beside(level, sites, x_t) for level in path.schedule.kappas(t))
         return log(unmix(rest, kappa, pmf, probs_1, xp.take(xp.reshape(x_t, (-1,)), sites)))

@@ -6,7 +6,7 @@ without its diagonal, which is never read.
 """
 
 from .arrays import namespace, one_hot
-from .checks import same_shape
+from .checks import pmfs, same_shape
 from .events import intensity, redraw_weights
 from .paths import Mixture, per_token
 from .protocols import Array
@@ -85,7 +85,7 @@ def flow_matching(
     """
     same_shape(x_t=x_t, probs_1=probs_1[..., 0])
     xp = namespace(probs_1, x_t)
-    time = per_token(t, x_t)
+    time = per_token(t, x_t, schedule=schedule)
     rest, kappa = schedule.kappas(time)
     c, noise = intensity(schedule, time)[..., None], 0.0 * time[..., None]
     if not bool(xp.all(c < xp.inf)):
@@ -97,7 +97,9 @@ def flow_matching(
         if not bool(xp.all(kappa > 0)):
             raise ValueError(f"t: expected a time > 0 with div_free, got {t}")
         noise = div_free * (schedule.kappa_dots(time)[1] / kappa)[..., None]
-        p = xp.broadcast_to(xp.asarray(source_pmf, dtype=xp.float64), p.shape)
+        source = xp.asarray(source_pmf, dtype=xp.float64)
+        pmfs("source_pmf", source, p.shape)
+        p = xp.broadcast_to(source, p.shape)
     here = one_hot(x_t, probs_1.shape[-1])
     jump = c + noise * (kappa / rest)[..., None]  # the rate to x_1, beside that of the noise
     drift = noise * p * (1 - here)  # the rates to the other tokens

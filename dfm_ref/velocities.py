@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from . import paths
 from .arrays import namespace, one_hot, pick
-from .checks import same_shape
+from .checks import pmfs, same_shape
 from .events import backward_rates, intensity, redraw_rates
 from .paths import X1, Mixture, per_token
 from .protocols import Array
@@ -109,7 +109,7 @@ def resampling(path: Mixture, posteriors: tuple[Array | None, ...], x_t: Array, 
     """
     xp = namespace(x_t)
     ratio = per_token(ratio, x_t)
-    if not bool(xp.all(ratio <= -intensity(path.schedule, per_token(t, x_t)))):
+    if not bool(xp.all(ratio <= -intensity(path.schedule, per_token(t, x_t, schedule=path.schedule)))):
         raise ValueError(f"ratio: expected at most min_j kappa_dot / kappa, which keeps the rates >= 0, got {ratio}")
 
     def rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:
@@ -145,7 +145,7 @@ def noise_posterior(schedule: Monotone, source_pmf: Array, probs_1: Array, x_t: 
     array([[0.66666667, 0.33333333]])
     """
     same_shape(x_t=x_t, probs_1=probs_1[..., 0])
-    rest, kappa = schedule.kappas(per_token(t, x_t))
+    rest, kappa = schedule.kappas(per_token(t, x_t, schedule=schedule))
     return unmix(rest, kappa, source_pmf, probs_1, x_t)
 
 
@@ -159,7 +159,9 @@ def unmix(rest: Array, kappa: Array, source_pmf: Array, probs_1: Array, x_t: Arr
     xp = namespace(probs_1, x_t)
     probs_1, rest, kappa = xp.astype(probs_1, xp.float64), rest[..., None], kappa[..., None]
     here = one_hot(x_t, probs_1.shape[-1])
-    p = xp.broadcast_to(xp.asarray(source_pmf, dtype=xp.float64), probs_1.shape)
+    p = xp.asarray(source_pmf, dtype=xp.float64)
+    pmfs("source_pmf", p, probs_1.shape)
+    p = xp.broadcast_to(p, probs_1.shape)
     q = pick(probs_1, x_t)[..., None]
     reached = rest * pick(p, x_t)[..., None] + kappa
     share = xp.where(reached > 0, q / xp.where(reached > 0, reached, 1.0), 0.0)
@@ -190,7 +192,8 @@ def weighted(
     xp = namespace(x_t, given[0])
     others = 1 - one_hot(x_t, given[0].shape[-1])
     u = xp.zeros_like(others)
-    for rate, w, component in zip(rule(path.schedule, per_token(t, x_t)), posteriors, path.components, strict=True):
+    rates = rule(path.schedule, per_token(t, x_t, schedule=path.schedule))
+    for rate, w, component in zip(rates, posteriors, path.components, strict=True):
         if not bool(xp.all(rate < xp.inf)):
             raise ValueError(f"t: expected a time at which the rate of {component} is finite, got {t}")
         if w is not None:

@@ -800,3 +800,18 @@ def test_exact_samples_need_no_grid_and_keep_the_prompt(run, refused, at):
     status, prompted, _ = run("sample", at / "text", "--num", 5, "--exact", "--prompt", "the")
     assert status == 0 and [prompted[9 * k : 9 * k + 3] for k in range(5)] == ["the"] * 5  # 8 characters and the end
     assert "--exact" in refused("sample", at / "text", "--num", 1, "--exact", "--steps", 4)
+
+
+def test_text_is_no_data_of_a_model_of_arrays(run, refused, at, tmp_path):
+    """Its letters would be numbered, in the order of the alphabet, as if they were the tokens of the model."""
+    (tmp_path / "abc.txt").write_text("abcd" * 8, encoding="utf-8")
+    text = f"text:{tmp_path / 'abc.txt'}"
+    assert "expected tokens" in refused("evaluate", at / "arrays", "--data", text)
+    shutil.copytree(at / "arrays", tmp_path / "arrays")
+    assert "expected tokens" in refused("train", "--data", text, "--out", tmp_path / "arrays", "--resume", *TINY)
+
+
+def test_a_full_disk_is_told_with_the_file(at, tmp_path, monkeypatch, refused):
+    monkeypatch.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(28, "No space left on device")))
+    line = refused("sample", at / "arrays", "--num", "2", "--steps", "2", "--out", tmp_path / "x.npy")
+    assert line == f"dfm-ref: {tmp_path / 'x.npy'}: No space left on device" and not list(tmp_path.iterdir())

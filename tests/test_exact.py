@@ -10,7 +10,7 @@ from strategies import BACKENDS, MONOTONE, SWITCHING, backend, follows, index, l
 from dfm_ref import events, exact, random, samplers, velocities
 from dfm_ref.exact import closing_time, finished, first_hitting, hitting_time, next_event, uniformization
 from dfm_ref.paths import X0, X1, Fixed, Mixture
-from dfm_ref.schedules import Cosine, Linear, PerToken, Polynomial
+from dfm_ref.schedules import Bernstein, Convex, Cosine, Linear, PerToken, Polynomial
 from dfm_ref.verify import oracle
 
 KEY = random.key(4)
@@ -277,3 +277,23 @@ X = np.array([[0, 1]])
 def test_outside_their_domain_they_raise(call, message):
     with pytest.raises(ValueError, match=message):
         call(lambda x_t, t: np.zeros((*x_t.shape, 2)))
+
+
+RETURNING = Convex((Bernstein((1.0, 0.0, 0.0, 1.0, 1.0, 0.0)), Bernstein((0.0, 1.0, 1.0, 0.0, 0.0, 1.0))))
+SWAPPED = Mixture(Convex((Bernstein((0.0, 1.0)), Bernstein((1.0, 0.0)))), (X1(), X0()))
+
+
+@pytest.mark.parametrize(("path", "t"), [(Mixture(RETURNING), 0.6), (SWAPPED, 0.7)])
+@pytest.mark.parametrize("sampler", [exact.sample, uniformization])
+def test_two_components_may_both_be_redrawn_from_and_stand_in_any_order(path, t, sampler):
+    """From x_0 = 0 to x_1 = 1 the law at t is that of the path: kappa of the component that is X1."""
+    tokens = [1.0 * isinstance(component, X1) for component in path.components]
+
+    def model(x_t, t):
+        return tuple(np.zeros((*x_t.shape, 2)) + logits([1 - y, y]) for y in tokens)
+
+    kappa = sum(float(k) * y for k, y in zip(path.schedule.kappas(t), tokens, strict=True))
+    x_t = sampler(path, model, KEY, np.zeros((ROWS, 1), dtype=int), [0.0, t])
+    assert follows(x_t[:, 0], [1 - kappa, kappa])
+    with pytest.raises(ValueError, match="component 0"):
+        sampler(Mixture(RETURNING), lambda *x: model(*x)[1], KEY, np.zeros((ROWS, 1), dtype=int), [0.0, t])

@@ -189,3 +189,23 @@ def test_a_mask_path_whose_tokens_would_be_hidden_again_raises():
     Mixture(back)
     with pytest.raises(ValueError, match="mask"):
         Mixture(back, mask=2)
+
+
+@pytest.mark.parametrize("length", [1, 2])
+def test_what_does_not_fit_the_tokens_or_the_vocabulary_raises(length):
+    """A row of 1, or as many as no token has, would be read as another's."""
+    x = np.zeros((4, length), dtype=int)
+    three = Convex((Bernstein((1.0, 0.0, 0.0)), Bernstein((0.0, 1.0, 0.0)), Bernstein((0.0, 0.0, 1.0))))
+    per_token = Mixture(PerToken((Linear(),) * 3))
+    for call in (paths.sample, paths.pmf):
+        arguments = (random.key(0), x, x, 0.5) if call is paths.sample else (x, x, 0.5)
+        with pytest.raises(ValueError, match=f"schedule: expected one for each of {length} tokens, got 3"):
+            call(per_token, *arguments, **({} if call is paths.sample else {"vocab_size": 2}))
+    rows = Mixture(three, (X0(), Fixed(((1.0, 0.0),) * 3), X1()))
+    with pytest.raises(ValueError, match=f"probs: expected the shape .2,. or .{length}, 2., got .3, 2."):
+        paths.sample(rows, random.key(0), x, x, 0.5)
+    short = Mixture(three, (X0(), Fixed((1.0,)), X1()))
+    with pytest.raises(ValueError, match=r"probs: expected the shape .3,."):
+        paths.pmf(short, x, x, 0.5, vocab_size=3)
+    with pytest.raises(ValueError, match="PMF for every pair"):
+        Table((((0.5, 0.5), (0.5, 0.5)),))

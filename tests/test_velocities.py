@@ -301,3 +301,10 @@ def test_velocities_outside_their_domain_raise(call, message):
 def test_no_strength_needs_no_backward_part_not_even_at_0():
     w, x = np.ones((1, 2, 2)) / 2, np.array([[0, 1]])
     assert np.array_equal(corrected(Mixture(), (None, w), x, 0.0, alpha=1.0, beta=0.0), forward(Mixture(), w, x, 0.0))
+
+
+def test_a_source_that_does_not_fit_the_vocabulary_raises():
+    probs_1, x_t = np.full((1, 3), 1 / 3), np.array([0])
+    for source in (np.ones(1), np.full((2, 3), 1 / 3)):
+        with pytest.raises(ValueError, match="source_pmf: expected the shape"):
+            noise_posterior(Linear(), source, probs_1, x_t, 0.5)
