@@ -91,11 +91,15 @@ def put(x: Array, sites: Array, values: Array) -> Array:
 def widen(x: Array) -> Array:
     """Floats of half precision as float32, others as they are: exp and 1 / (1 - kappa) overflow in less.
 
-    >>> widen(np.ones(1, dtype=np.float16)).dtype
-    dtype('float32')
+    Integers become float64, which has more of their digits.
+
+    >>> widen(np.ones(1, dtype=np.float16)).dtype, widen(np.ones(1, dtype=np.int32)).dtype
+    (dtype('float32'), dtype('float64'))
     """
     xp = namespace(x)
-    return x if x.dtype in (xp.float32, xp.float64) else xp.astype(x, xp.float32)
+    if x.dtype in (xp.float32, xp.float64):
+        return x
+    return xp.astype(x, xp.float64 if xp.isdtype(x.dtype, "integral") else xp.float32)
 
 
 def log(x: Array) -> Array:

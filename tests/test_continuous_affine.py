@@ -140,3 +140,35 @@ def test_flows_without_a_normalisation_keep_their_parameters():
 def test_a_batch_that_fixes_no_scale_raises(batch, what):
     with pytest.raises(ValueError, match=what):
         fitted(ActNorm(2), {}, np.array(batch))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"permutation": np.zeros(2)}, "permutation: expected every row once"),
+        ({"signs": np.array([0.0, 1.0])}, "signs: expected -1 and 1"),
+        ({"log_diagonal": np.full(2, -800.0)}, "log_diagonal: expected an invertible map"),
+        ({"log_diagonal": np.zeros(1)}, r"log_diagonal: expected a parameter of shape \(2,\)"),
+        ({"lower": np.zeros((1, 2))}, "lower: expected a parameter of shape"),
+    ],
+)
+def test_a_matrix_that_is_singular_or_not_one_is_no_map(change, message):
+    params = LU(2).init(random.key(0)) | change
+    for call in (LU(2).forward, LU(2).inverse):
+        with pytest.raises(ValueError, match=message):
+            call(params, np.ones((3, 2)))
+
+
+def test_parameters_that_would_be_broadcast_are_refused():
+    params = Affine(2).init(random.key(0))
+    for name in params:
+        for call in (Affine(2).forward, Affine(2).inverse):
+            with pytest.raises(ValueError, match=f"{name}: expected a parameter of shape .2,., got .1,."):
+                call(params | {name: np.zeros(1)}, np.ones((3, 2)))
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_a_variance_that_is_no_number_fits_nothing():
+    for size in (1e-200, 1e200):
+        with pytest.raises(ValueError, match="variance"):
+            fitted(ActNorm(1), {}, np.array([[size], [0.0]]))

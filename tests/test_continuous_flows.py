@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from strategies import BACKENDS, backend
 
 from dfm_ref import random
+from dfm_ref.continuous import maximum_likelihood, variational
 from dfm_ref.continuous.affine import LU, ActNorm, Affine, Reverse
 from dfm_ref.continuous.flows import (
     Composed,
@@ -373,3 +374,21 @@ def test_every_flow_checks_the_dimension_of_its_points(make):
     for way in (flow.forward, flow.inverse):
         with pytest.raises(ValueError, match=r"[xz]: expected points of 2 coordinates on the last axis.*\(4, 3\)"):
             way(params, np.zeros((4, 3)))
+
+
+def test_a_composition_has_no_parameters_of_other_maps():
+    flow = Composed((Affine(2), Affine(2)))
+    for name in ("5.shift", "shift", "-1.shift"):
+        with pytest.raises(ValueError, match="params: expected names"):
+            flow.forward({name: np.zeros(2)}, np.zeros((1, 2)))
+
+
+@pytest.mark.parametrize("shape", [(2,), (0, 2), (1, 3, 2), (3, 1)])
+def test_a_mean_over_points_is_of_one_or_more_rows(shape):
+    """The loss of another shape would be right, and its gradient of another number of points."""
+    flow, key = Affine(2), random.key(0)
+    params, x = flow.init(key), np.zeros(shape)
+    with pytest.raises(ValueError, match="x: expected one or more points"):
+        maximum_likelihood.gradients(flow, params, x)
+    with pytest.raises(ValueError, match="z: expected one or more points"):
+        variational.free_energy(flow, variational.ENERGIES["ring"], params, x)

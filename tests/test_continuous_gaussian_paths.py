@@ -436,3 +436,24 @@ def test_e15_psi_carries_noise_to_p_t_and_not_p_t_to_itself(path, seed, size, t)
     printed = float(conditional_log_density(path, x_1, x, t)) - log_det
     assert printed == pytest.approx(log_normal(there, (1 + sigma) * mu * x_1, sigma**2), rel=1e-9, abs=1e-9)
     assert sigma**2 < sigma and (1 + sigma) * mu > mu, "another law"
+
+
+@pytest.mark.parametrize(
+    ("far", "dtype"), [*((far, "float64") for far in (0.0, 1e4, 1e8, 1e17, 1e200)), (1e4, "float32"), (1e17, "float32")]
+)
+def test_the_denoiser_tells_points_apart_however_far_the_state_is(far, dtype):
+    """Beside its neighbour, and behind both of two points: of squares of 1e8 no digit of 1 is left."""
+    data, q = np.array([[0.0, 0.0], [0.0, 1.0]], dtype=dtype), np.full(2, 0.5, dtype=dtype)
+    t, y = 0.75, 0.5
+    odds = math.exp((t * y - t * t / 2) / (1 - t) ** 2)
+    found = denoiser(OptimalTransport(), data, q, np.array([far, y], dtype=dtype), t)
+    np.testing.assert_allclose(found, [0.0, odds / (1 + odds)], rtol=1e-6 if dtype == "float32" else 1e-12)
+    if far:
+        line = np.array([[-1.0], [1.0]], dtype=dtype)
+        assert denoiser(OptimalTransport(), line, q, np.array([far], dtype=dtype), t) == [1.0]
+
+
+def test_a_log_snr_has_times_in_the_unit_interval():
+    for t in (1.5, math.nan, np.array([0.5, -0.1])):
+        with pytest.raises(ValueError, match=r"t: expected times in \[0, 1\]"):
+            log_snr(OptimalTransport(), t)

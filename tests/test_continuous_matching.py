@@ -295,3 +295,13 @@ def test_on_a_line_paths_of_transport_never_cross():
 
     assert crossings(couplings.optimal_transport(x_0, x_1)) == 0
     assert crossings(couplings.Pair(x_0, x_1)) > 20
+
+
+def test_labels_are_those_of_the_network_and_a_batch_has_a_row():
+    net, x = Field(dim=2, hidden=8, classes=3), np.ones((2, 2))
+    params = net.init(random.key(0))
+    for labels in ([0, -1], [0, 4]):
+        with pytest.raises(ValueError, match="labels: expected tokens"):
+            gradients(OptimalTransport(), net, params, random.key(1), x, x, labels=np.array(labels))
+    with pytest.raises(ValueError, match="x_1: expected one or more points"):
+        gradients(OptimalTransport(), net, params, random.key(1), x[:0], x[:0])

@@ -325,3 +325,19 @@ def test_a_rejected_step_is_never_tried_again_as_it_was():
             return np.cos(8 * t) * np.sin(3 * y)
 
         assert dormand_prince(velocity, np.asarray([0.4]), 0.0, 1.0, rtol=tolerance, atol=tolerance).accepted > 2
+
+
+@pytest.mark.parametrize("y_0", [math.nan, math.inf, -math.inf])
+def test_a_state_that_is_not_finite_raises_where_steps_would_never_end(y_0):
+    with pytest.raises(ValueError, match="y_0: expected finite values"):
+        dormand_prince(lambda y, t: np.ones(2), np.array([y_0, 1.0]), 0.0, 1.0)
+
+
+@pytest.mark.filterwarnings("ignore:overflow", "ignore:invalid value")
+def test_sizes_whose_squares_overflow_are_followed_or_told():
+    with pytest.raises(ValueError, match="velocity: expected finite values"):
+        dormand_prince(lambda y, t: 1e160 * y, np.ones(2), 0.0, 1.0)
+    y = dormand_prince(lambda y, t: np.ones(2), np.zeros(2), 0.0, 1.0, atol=1e-200).y
+    np.testing.assert_allclose(y, 1.0, rtol=1e-12)
+    short = dormand_prince(lambda y, t: np.ones(1) * (t > 5e-305), np.zeros(1), 0.0, 1e-304)
+    assert 0 <= short.y[0] <= 1e-304

@@ -294,3 +294,22 @@ def test_a_radial_inverse_is_exact_at_its_centre_and_at_its_bound():
     with np.errstate(divide="ignore"):
         z, log_det = flow.inverse(bound, params["z_0"])
     assert np.array_equal(z, params["z_0"]) and log_det == np.inf
+
+
+@pytest.mark.parametrize("off", [1e-17, 1e-8, 1e-3, 1.0])
+@pytest.mark.parametrize("margin", [0.0, 2.0**-30, 0.4, 0.6, 1.0 - 2.0**-30, 1.0, 3.0])
+def test_the_functions_have_the_digits_of_a_determinant_near_0_and_near_1(off, margin):
+    """1 + w.u = 1 + beta / alpha = margin: at 0 nothing is left of 1 + beta h, at 1 nothing of its logarithm."""
+    mp = pytest.importorskip("mpmath")
+    with mp.workdps(60):
+        gap, r = mp.mpf(margin), mp.mpf(off)
+        bend, h = mp.tanh(r), 1 / (1 + r)
+        if margin:
+            exact = mp.log(1 + (gap - 1) * (1 - bend**2))
+            params = {"w": np.array([1.0, 0.0]), "u": np.array([margin - 1, 0.3]), "b": 0.0}
+            got = planar(params, np.array([off, 0.5])).log_abs_det
+            assert float(got) == pytest.approx(float(exact), rel=1e-12, abs=0)
+        exact = mp.log(1 + (gap - 1) * h) + mp.log(1 + (gap - 1) * h**2)
+        params = {"z_0": np.zeros(2), "alpha": 1.0, "beta": margin - 1}
+        got = radial(params, np.array([off, 0.0])).log_abs_det
+        assert float(got) == pytest.approx(float(exact), rel=1e-12, abs=0)

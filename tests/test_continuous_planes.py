@@ -73,3 +73,18 @@ def test_entropies_that_are_known_without_a_rule():
     x = sample(Pinwheel(), random.key(2), 100_000)
     log_p = Pinwheel().log_density(x)
     assert abs(entropy(Pinwheel()) + log_p.mean()) < 5 * log_p.std() / math.sqrt(len(x))  # a false alarm in 1.7 million
+
+
+@pytest.mark.parametrize("noise", [0.3, 0.2, 0.05, 0.01])
+def test_the_density_of_moons_keeps_its_digits_where_the_noise_is_small(noise):
+    moons, x = Moons(noise), np.array([-1.0, 1.5])
+
+    def density(angle):
+        off = (x - moons._arc(np.asarray(angle))) / noise
+        return math.exp(-off @ off / 2) / (2 * math.pi * noise) ** 2
+
+    arcs = [(0, math.pi / 2), (math.pi / 2, math.pi), (math.pi, 3 * math.pi / 2), (3 * math.pi / 2, 2 * math.pi)]
+    p = sum(integrate.quad(density, *arc, epsabs=0, epsrel=1e-12, limit=500)[0] for arc in arcs)
+    assert float(moons.log_density(x)) == pytest.approx(math.log(p), abs=1e-10)
+    with pytest.raises(ValueError, match="noise"):
+        Moons(-noise)

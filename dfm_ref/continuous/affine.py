@@ -9,9 +9,9 @@ import scipy.linalg
 from array_api_compat import device
 
 from .. import random
-from ..arrays import namespace, to_numpy
+from ..arrays import like, namespace, to_numpy
 from ..protocols import Array, Key, Params
-from .flows import Composed, Flow, points, total
+from .flows import Composed, Flow, parameters, points, total
 
 __all__ = ["LU", "ActNorm", "Affine", "Reverse", "factored", "fitted"]
 
@@ -26,7 +26,7 @@ class Affine:
         return {"log_scale": np.zeros(self.dim, dtype=dtype), "shift": np.zeros(self.dim, dtype=dtype)}
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array, Any]:
-        z = points("z", z, self.dim)
+        z = self._points("z", z, params)
         xp = namespace(z)
         return z * xp.exp(params["log_scale"]) + params["shift"], _everywhere(xp.sum(params["log_scale"]), z), z
 
@@ -40,10 +40,14 @@ class Affine:
         return {"log_scale": total(dz * z) + xp.sum(dlog_det), "shift": total(dx)}, dz
 
     def inverse(self, params: Params, x: Array) -> tuple[Array, Array]:
-        x = points("x", x, self.dim)
+        x = self._points("x", x, params)
         xp = namespace(x)
         z = (x - params["shift"]) * xp.exp(-params["log_scale"])
         return z, _everywhere(-xp.sum(params["log_scale"]), x)
+
+    def _points(self, name: str, x: Array, params: Params) -> Array:
+        parameters(params, log_scale=(self.dim,), shift=(self.dim,))
+        return points(name, x, self.dim)
 
 
 @dataclass(frozen=True)
@@ -86,6 +90,10 @@ def fitted(flow: Flow, params: Params, z: Array) -> Params:
         if not -math.inf < low < high < math.inf:
             raise ValueError(f"z: expected finite coordinates that vary, got coordinate {i} from {low:g} to {high:g}")
     scale = xp.std(rows, axis=0)
+    if not bool(xp.all((scale > 0) & (scale < xp.inf))):
+        raise ValueError(
+            f"z: expected coordinates with a variance between the least and the greatest number, got {scale**2}"
+        )
     return {"log_scale": -xp.log(scale), "shift": -xp.mean(rows, axis=0) / scale}
 
 
@@ -107,6 +115,7 @@ class LU:
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array, Any]:
         z = points("z", z, self.dim)
+        self._check(params)
         lower, upper = _triangles(params)
         matrix = namespace(z).take(lower @ upper, _permutation(params), axis=0)
         log_det = _everywhere(namespace(z).sum(params["log_diagonal"]), z)
@@ -136,11 +145,27 @@ class LU:
         """z = U^-1 L^-1 P^-1 (x - bias), by two triangular systems."""
         x = points("x", x, self.dim)
         xp = namespace(x)
+        self._check(params)
         lower, upper = _triangles(params)
         columns = xp.reshape(x - params["bias"], (-1, self.dim)).T
         y = xp.linalg.solve(lower, xp.take(columns, xp.argsort(_permutation(params)), axis=0))
         z = xp.reshape(xp.linalg.solve(upper, y).T, x.shape)
         return z, _everywhere(-xp.sum(params["log_diagonal"]), x)
+
+    def _check(self, params: Params) -> None:
+        """Raises ValueError unless the matrix is invertible, with the determinant that it is said to have."""
+        row, square = (self.dim,), (self.dim, self.dim)
+        parameters(params, lower=square, upper=square, log_diagonal=row, bias=row, permutation=row, signs=row)
+        xp = namespace(params["signs"])
+        if not bool(xp.all(xp.abs(params["signs"]) == 1)):
+            raise ValueError(f"signs: expected -1 and 1, for an invertible map, got {params['signs']}")
+        order = like(params["permutation"], np.arange(self.dim), params["permutation"].dtype)
+        if not bool(xp.all(xp.sort(params["permutation"]) == order)):
+            raise ValueError(
+                f"permutation: expected every row once, for an invertible map, got {params['permutation']}"
+            )
+        if bool(xp.any(xp.exp(params["log_diagonal"]) == 0)):
+            raise ValueError(f"log_diagonal: expected an invertible map, got exp({xp.min(params['log_diagonal'])}) = 0")
 
 
 def factored(matrix: Array) -> Params:

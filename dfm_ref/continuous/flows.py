@@ -22,9 +22,11 @@ __all__ = [
     "Flow",
     "Inverted",
     "Pushed",
+    "batch_of",
     "expectation",
     "inverted",
     "log_prob",
+    "parameters",
     "points",
     "pushforward",
     "sample",
@@ -91,6 +93,8 @@ class Composed:
         parts: list[Params] = [{} for _ in self.flows]
         for name, value in params.items():
             k, _, rest = name.partition(".")
+            if not (k.isdecimal() and int(k) < len(parts)):
+                raise ValueError(f"params: expected names from '0.' to '{len(parts) - 1}.', got {name!r}")
             parts[int(k)][rest] = value
         return parts
 
@@ -272,6 +276,19 @@ def standard_normal_log_density(z: Array) -> Array:
     return -(namespace(z).vecdot(z, z) + z.shape[-1] * math.log(2 * math.pi)) / 2
 
 
+def parameters(params: Params, **shapes: tuple[int, ...]) -> None:
+    """Raises ValueError unless the named parameters are there in their shapes: others would be broadcast.
+
+    >>> parameters({"shift": np.zeros(1)}, shift=(2,))
+    Traceback (most recent call last):
+    ValueError: shift: expected a parameter of shape (2,), got (1,)
+    """
+    for name, shape in shapes.items():
+        got = tuple(getattr(params[name], "shape", ())) if name in params else "none"
+        if got != shape:
+            raise ValueError(f"{name}: expected a parameter of shape {shape}, got {got}")
+
+
 def points(name: str, x: Array, dim: int) -> Array:
     """The points x, float[..., D], of at least single precision; raises ValueError unless D = dim.
 
@@ -282,6 +299,17 @@ def points(name: str, x: Array, dim: int) -> Array:
     if x.ndim == 0 or x.shape[-1] != dim:
         raise ValueError(f"{name}: expected points of {dim} coordinates on the last axis, got shape {tuple(x.shape)}")
     return widen(x)
+
+
+def batch_of(name: str, x: Array, dim: int) -> None:
+    """Raises ValueError unless x is float[B, D], B > 0: a mean over points has no other meaning.
+
+    >>> batch_of("x", np.zeros(2), 2)
+    Traceback (most recent call last):
+    ValueError: x: expected one or more points, [B, 2], got shape (2,)
+    """
+    if x.ndim != 2 or x.shape[1] != dim or not x.shape[0]:
+        raise ValueError(f"{name}: expected one or more points, [B, {dim}], got shape {tuple(x.shape)}")
 
 
 def total(x: Array, *, weights: Array | None = None) -> Array:

@@ -205,6 +205,7 @@ def log_snr(path: GaussianPath, t: Array) -> Array:
     >>> float(log_snr(OptimalTransport(), 0.5))
     0.0
     """
+    times("t", t)
     xp = namespace(t)
     return log(xp.asarray(path.mu(t))) - log(xp.asarray(path.sigma(t)))
 
@@ -343,12 +344,16 @@ def denoiser(path: GaussianPath, data: Array, q: Array, x_t: Array, t: Array) ->
     xp = namespace(x_t)
     data, q = xp.astype(data, x_t.dtype), xp.maximum(xp.astype(q, x_t.dtype), 0.0)
     mu, sigma = (factor[..., None] for factor in _regular(path, x_t, t))
-    x = x_t[..., None, :]
-    # Against the nearest point c, without |x|^2: -|x - mu x_1|^2 + |x - mu c|^2 = 2 mu (x_1 - c).(x - mu (x_1 + c) / 2)
-    nearest = xp.argmin(xp.where(q > 0, xp.sum((x - mu * data) ** 2, axis=-1), xp.inf), axis=-1)
-    c = xp.reshape(xp.take(data, xp.reshape(nearest, (-1,)), axis=0), x.shape)
-    mu_gap, sigma = xp.sum(mu * (data - c) * (x - mu * (data + c) / 2), axis=-1), sigma[..., 0]
-    log_ratio = xp.clip(mu_gap / sigma, -800 * sigma, 0 * sigma) / sigma  # exp(-800) = 0, and nothing overflows
+    x, sigma = x_t[..., None, :], sigma[..., 0]
+
+    def nearer(c: Array) -> Array:
+        """(|x - mu c|^2 - |x - mu x_1|^2) / 2 for every point x_1 of the data, without |x|^2, and -inf where q = 0."""
+        return xp.where(q > 0, xp.sum(mu * (data - c) * (x - mu * (data + c) / 2), axis=-1), -xp.inf)
+
+    nearest = xp.argmax(nearer(data[:1, :]), axis=-1)
+    gap = nearer(xp.reshape(xp.take(data, xp.reshape(nearest, (-1,)), axis=0), x.shape))
+    gap = gap - xp.max(gap, axis=-1, keepdims=True)
+    log_ratio = xp.clip(gap / sigma, -800 * sigma, 0 * sigma) / sigma  # exp(-800) = 0, and nothing overflows
     weights = q * xp.exp(log_ratio)
     return weights / xp.sum(weights, axis=-1, keepdims=True) @ data
 

@@ -6,7 +6,7 @@ Sources: Dinh et al. 2015; Rezende and Mohamed 2015.
 
 from ..arrays import namespace
 from ..protocols import Array, Params
-from .flows import Flow, inverted, standard_normal_log_density
+from .flows import Flow, batch_of, inverted, standard_normal_log_density
 
 __all__ = ["gradients"]
 
@@ -15,7 +15,8 @@ def gradients(flow: Flow, params: Params, x: Array) -> tuple[Array, Params]:
     """The mean of -log p(x) over float[B, D], in nats, and its gradient in the parameters.
 
     Quick where the flow is `Inverted`, so that the map from data to noise is one that has a backward pass; else the
-    inverse is differentiated by the implicit function theorem. Source: Dinh et al. 2015.
+    inverse is differentiated by the implicit function theorem. Raises ValueError without points.
+    Source: Dinh et al. 2015.
 
     >>> import numpy as np
     >>> from .affine import Affine
@@ -24,6 +25,7 @@ def gradients(flow: Flow, params: Params, x: Array) -> tuple[Array, Params]:
     >>> round(float(loss), 4), grads["shift"]
     (2.1689, array([-1.5]))
     """
+    batch_of("x", x, flow.dim)
     normalizing = inverted(flow)
     z, log_det, residuals = normalizing.forward(params, x)
     loss = -(standard_normal_log_density(z) + log_det)

@@ -4,6 +4,7 @@ The state is float[...], of any shape; t is a Python float, and times may run ei
 """
 
 import math
+import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from functools import partial
@@ -30,7 +31,7 @@ __all__ = [
 ]
 
 Velocity: TypeAlias = Callable[[Array, float], Array]
-"""``dy/dt = velocity(y, t)``: float[...] and a Python float -> like y."""
+"""``dy/dt = velocity(y, t)``: float[...] and a Python float -> like y; an array that it does not write to again."""
 
 Solver: TypeAlias = Callable[[Velocity, Array, float, float], Array]
 """``y_s = step(velocity, y, t, s)``: one step of a method from time t to time s."""
@@ -157,6 +158,7 @@ _BEND = (
 )
 _SAFETY, _LEAST, _MOST = 0.9, 0.2, 10.0  # what share of the best step is tried, and the ends of a change of step
 _STRETCH = 1.05  # of a step that ends at t_1; less than 1 / _SAFETY, else a rejected one would be tried again as it was
+_HUGE = sys.float_info.max  # for what overflows: a step that it allows is short, and longer than 0
 _PRECISION = 8  # the least rtol, in units of the dtype's eps: below, the error is one of rounding
 
 
@@ -175,9 +177,9 @@ def dormand_prince(
     y_0: float32 or float64 of any shape. A step of order 5 is accepted where the error of order 4 embedded in it has a
     root mean square over all entries, each in units of atol + rtol max(|y_t|, |y_s|), of at most 1; the next one is as
     long as that error allows, and no shorter. A step that meets a velocity that is not finite is tried again, shorter.
-    Raises ValueError for times that are not finite; for tolerances that are not positive, or an rtol below 8 eps; for
-    a velocity of another shape or dtype than y; where it is not finite however short the step; and where the step
-    underflows. Sources: Dormand and Prince 1980; Shampine 1986 (the error); Hairer, Norsett and Wanner 1993,
+    Raises ValueError for a y_0 or times that are not finite; for tolerances that are not positive, or an rtol below
+    8 eps; for a velocity of another shape or dtype than y; where it is not finite however short the step; and where the
+    step underflows. Sources: Dormand and Prince 1980; Shampine 1986 (the error); Hairer, Norsett and Wanner 1993,
     section II.4 (the control of the step).
 
     >>> import numpy as np
@@ -185,6 +187,8 @@ def dormand_prince(
     (array([0.3678...]), 32, 5, 0)
     """
     _expect_floats(y_0)
+    if not _finite(y_0):
+        raise ValueError("y_0: expected finite values, got NaN or an infinity")
     _expect_tolerances(y_0, rtol, atol)
     t, t_1 = float(t_0), float(t_1)
     if not (math.isfinite(t) and math.isfinite(t_1)):
@@ -258,7 +262,7 @@ def _first_step(velocity: Velocity, y: Array, k: Array, t: float, t_1: float, rt
     k_s = _ask(velocity, y + ahead * k, t + ahead)
     if not _finite(k_s):
         return ahead
-    most = max(slope, _norm(k_s - k, scale) / h)
+    most = min(max(slope, _norm(k_s - k, scale) / h), _HUGE)
     long = max(1e-6, 1e-3 * h) if most <= 1e-15 else (0.01 / most) ** (1 / 5)
     return math.copysign(min(100 * h, long), t_1 - t)
 
@@ -307,7 +311,7 @@ def _norm(x: Array, scale: Array) -> float:
     xp = namespace(x)
     ratios = xp.reshape(xp.astype(x / scale, xp.float64), (-1,))  # squares overflow in less
     square = xp.sum(ratios * ratios)  # by `vecdot` BLAS would do it, whose threads spin on while the velocity is asked
-    return math.sqrt(float(square) / max(1, math.prod(x.shape)))
+    return min(math.sqrt(float(square) / max(1, math.prod(x.shape))), _HUGE)
 
 
 def _ask(velocity: Velocity, y: Array, t: float) -> Array:

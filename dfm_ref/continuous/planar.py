@@ -13,7 +13,7 @@ import numpy as np
 from .. import random
 from ..arrays import namespace
 from ..protocols import Array, Key, Params
-from .flows import points, total
+from .flows import parameters, points, total
 
 __all__ = ["Mapped", "Planar", "Radial", "planar", "radial"]
 
@@ -38,7 +38,7 @@ def planar(params: Params, z: Array) -> Mapped:
 
     >>> params = {"w": np.array([1.0, 0.0]), "u": np.array([0.5, 1.0]), "b": 0.0}
     >>> planar(params, np.array([0.0, 3.0]))
-    Mapped(value=array([0., 3.]), log_abs_det=np.float64(0.405...))
+    Mapped(value=array([0., 3.]), log_abs_det=array(0.405...))
     >>> planar(params | {"u": np.array([-2.0, 1.0])}, np.array([0.0, 3.0]))
     Traceback (most recent call last):
     ValueError: u: expected w.u > -1, for an invertible map, got w.u = -2
@@ -54,7 +54,7 @@ def planar(params: Params, z: Array) -> Mapped:
     if not float(slope) > -1:
         raise ValueError(f"u: expected w.u > -1, for an invertible map, got w.u = {float(slope):.6g}")
     bend = xp.tanh(z @ w + b)
-    return Mapped(z + u * bend[..., None], xp.log1p(slope * (1 - bend) * (1 + bend)))
+    return Mapped(z + u * bend[..., None], _log(_stretch(bend, 1 + slope), slope * (1 - bend) * (1 + bend)))
 
 
 def radial(params: Params, z: Array) -> Mapped:
@@ -83,8 +83,10 @@ def radial(params: Params, z: Array) -> Mapped:
                          f"got beta = {float(beta):.6g} and alpha = {float(alpha):.6g}")  # fmt: skip
     away = points("z", z, z_0.shape[0]) - z_0
     xp = namespace(away)
-    h = 1 / (alpha + xp.sqrt(xp.vecdot(away, away)))
-    log_abs_det = (z_0.shape[0] - 1) * xp.log1p(beta * h) + xp.log1p(alpha * beta * h * h)
+    r = xp.sqrt(xp.vecdot(away, away))
+    h = 1 / (alpha + r)
+    factor, det = _around(r, alpha, alpha + beta)
+    log_abs_det = (z_0.shape[0] - 1) * _log(factor, beta * h) + _log(det, alpha * beta * h * h)
     return Mapped(z + (beta * h)[..., None] * away, log_abs_det)
 
 
@@ -111,6 +113,7 @@ class Planar:
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array, Any]:
         z = points("z", z, self.dim)
+        parameters(params, w=(self.dim,), u=(self.dim,), b=())
         xp = namespace(z)
         v, gap, lift = _constrained(params)
         bend = xp.tanh(z @ params["w"] + params["b"])
@@ -141,6 +144,7 @@ class Planar:
     def inverse(self, params: Params, x: Array) -> tuple[Array, Array]:
         """z = x - v tanh(p), where p = w.z + b solves p + w.v tanh(p) = w.x + b."""
         x = points("x", x, self.dim)
+        parameters(params, w=(self.dim,), u=(self.dim,), b=())
         xp = namespace(x)
         v, gap, _ = _constrained(params)
         y = x @ params["w"] + params["b"]
@@ -207,6 +211,7 @@ class Radial:
         return {"z_0": params["z_0"], "alpha": alpha, "beta": _softplus(params["beta"]) - alpha}
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array, Any]:
+        parameters(params, z_0=(self.dim,), log_alpha=(), beta=())
         away = points("z", z, self.dim) - params["z_0"]
         xp = namespace(away)
         alpha, gap = xp.exp(params["log_alpha"]), _softplus(params["beta"])
@@ -239,6 +244,7 @@ class Radial:
 
     def inverse(self, params: Params, x: Array) -> tuple[Array, Array]:
         """z = z_0 + (x - z_0) / factor, where r = |z - z_0| solves r (gap + r) = |x - z_0| (alpha + r), a quadratic."""
+        parameters(params, z_0=(self.dim,), log_alpha=(), beta=())
         away = points("x", x, self.dim) - params["z_0"]
         xp = namespace(away)
         alpha, gap = xp.exp(params["log_alpha"]), _softplus(params["beta"])
@@ -256,6 +262,13 @@ def _around(r: Array, alpha: Array, gap: Array) -> tuple[Array, Array]:
     """1 + beta h and 1 + alpha beta h^2, the stretch across the radius and along it, as sums of numbers >= 0."""
     h = 1 / (alpha + r)
     return (gap + r) * h, (r * (r + 2 * alpha) + alpha * gap) * h * h
+
+
+def _log(x: Array, excess: Array) -> Array:
+    """log x of x = 1 + excess, by whichever of the two has the digits."""
+    xp = namespace(x)
+    small = excess > -0.5
+    return xp.where(small, xp.log1p(xp.where(small, excess, 0.0)), xp.log(xp.where(small, 1.0, x)))
 
 
 def _softplus(x: Array) -> Array:

@@ -60,15 +60,22 @@ class Moons:
 
     noise: float = 0.2
 
+    def __post_init__(self) -> None:
+        if not 0 < self.noise < math.inf:
+            raise ValueError(f"noise: expected a deviation > 0, got {self.noise}")
+
     def points(self, u: Points, noise: Points) -> Points:
         """The angle is uniform on both arcs together."""
         return self._arc(2 * math.pi * u[:, 0]) + self.noise * noise
 
     def log_density(self, x: Points) -> Points:
-        """The mean of the normal densities around the arcs, by Gauss and Legendre's rule on each."""
+        """The mean of the normal densities around the arcs, by Gauss and Legendre's rule on parts of each."""
         nodes, weights = np.polynomial.legendre.leggauss(128)
-        angles = np.concatenate([(nodes + 1) * math.pi / 2, (nodes + 3) * math.pi / 2])
-        log_weights = np.log(np.concatenate([weights, weights]) / 4)
+        parts = 2 * math.ceil(
+            0.2 / self.noise
+        )  # of both arcs: the rule has digits where a part is not long to the noise
+        angles = ((nodes + 1) / 2 + np.arange(parts)[:, None]).ravel() * (2 * math.pi / parts)
+        log_weights = np.log(np.tile(weights, parts) / (2 * parts))
         far = np.sum(((x[..., None, :] - self._arc(angles)) / self.noise) ** 2, axis=-1)
         return np.asarray(logsumexp(log_weights - far / 2)) - math.log(2 * math.pi * self.noise**2)
 

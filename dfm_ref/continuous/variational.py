@@ -13,7 +13,7 @@ import numpy as np
 
 from ..arrays import namespace
 from ..protocols import Array, Params
-from .flows import Flow, standard_normal_log_density
+from .flows import Flow, batch_of, standard_normal_log_density
 
 __all__ = ["ENERGIES", "Energy", "annealing", "free_energy", "log_normalizer"]
 
@@ -98,13 +98,15 @@ def annealing(step: int, ramp: int) -> float:
 def free_energy(flow: Flow, energy: Energy, params: Params, z: Array, *, beta: float = 1.0) -> tuple[Array, Params]:
     """The mean of log q_0(z) - log|det df/dz| + beta U(f(z)) over float[B, 2], in nats, and its gradient.
 
-    With beta = 1 and normal z it estimates KL(q || p) - log Z. Source: Rezende & Mohamed 2015, equation 15.
+    With beta = 1 and normal z it estimates KL(q || p) - log Z. Raises ValueError without points.
+    Source: Rezende & Mohamed 2015, equation 15.
 
     >>> from .affine import Affine
     >>> params = {"log_scale": np.zeros(2), "shift": np.asarray([2.0, 0.0])}
     >>> round(float(free_energy(Affine(2), ENERGIES["ring"], params, np.zeros((1, 2)))[0]), 4)
     -1.8379
     """
+    batch_of("z", z, flow.dim)
     x, log_det, residuals = flow.forward(params, z)
     potential, slope = energy(x)
     loss = standard_normal_log_density(z) - log_det + beta * potential
