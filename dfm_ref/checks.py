@@ -10,7 +10,7 @@ from itertools import pairwise
 from .arrays import namespace
 from .protocols import Array
 
-__all__ = ["distributions", "increasing", "natural", "pmfs", "same_shape", "times", "tokens"]
+__all__ = ["batch", "distributions", "increasing", "natural", "same_shape", "times", "tokens"]
 
 _SLACK = 1e-3  # how far a row may sum from 1, or an entry lie below 0: float16 rows pass, mistakes do not
 
@@ -96,17 +96,16 @@ def distributions(name: str, probs: Array) -> None:
         raise ValueError(f"{name}: expected rows that sum to 1, got one off by {excess:.3g}")
 
 
-def pmfs(name: str, probs: Array, shape: tuple[int, ...]) -> None:
-    """Raises ValueError unless probs have the shape (V,), (N, V) or all of a table's, [..., N, V].
+def batch(name: str, x: Array, *, dim: int | None = None) -> None:
+    """Raises ValueError unless x is float[B, D], B > 0, D = dim if it is known: a mean over points needs some.
 
     >>> import numpy as np
-    >>> pmfs("source_pmf", np.ones(1), (2, 3))
+    >>> batch("x", np.zeros(2), dim=2)
     Traceback (most recent call last):
-    ValueError: source_pmf: expected the shape (3,) or (2, 3), got (1,)
+    ValueError: x: expected one or more points, [B, 2], got shape (2,)
     """
-    shape = tuple(shape)
-    if tuple(probs.shape) not in (shape[-1:], shape[-2:], shape):
-        raise ValueError(f"{name}: expected the shape {shape[-1:]} or {shape[-2:]}, got {tuple(probs.shape)}")
+    if x.ndim != 2 or not x.shape[0] or dim not in (None, x.shape[1]):
+        raise ValueError(f"{name}: expected one or more points, [B, {dim or 'D'}], got shape {tuple(x.shape)}")
 
 
 def same_shape(**arrays: Array) -> None:

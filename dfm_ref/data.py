@@ -113,10 +113,9 @@ def _digits(split: str) -> Dataset:
 def _array(file: Path) -> Dataset:
     try:
         x_1 = np.load(file, allow_pickle=False)
-    except OSError as error:
-        raise DataError(f"{file}: expected an array of integers, got {error.strerror or error}") from None
-    except (ValueError, EOFError, MemoryError) as error:
-        raise DataError(f"{file}: expected an array of integers, got {error}") from None
+    except (OSError, ValueError, EOFError, MemoryError) as error:
+        told = getattr(error, "strerror", None) or error  # of a file that is not there
+        raise DataError(f"{file}: expected an array of integers, got {told}") from None
     if not isinstance(x_1, np.ndarray) or x_1.ndim != 2 or x_1.dtype.kind not in "iu":
         kind = f"{x_1.dtype} of shape {x_1.shape}" if isinstance(x_1, np.ndarray) else type(x_1).__name__
         raise DataError(f"{file}: expected int[M, N], got {kind}")

@@ -28,6 +28,7 @@ from .schedules import Monotone, PerToken, Schedule
 __all__ = [
     "backward_intensity",
     "backward_rates",
+    "data_intensity",
     "euler_redraw",
     "fastest",
     "intensity",
@@ -51,6 +52,23 @@ def intensity(schedule: Schedule, t: Array) -> Array:
     4.0
     """
     return -_least(schedule.kappa_dots(t), schedule.kappas(t))
+
+
+def data_intensity(schedule: Schedule, t: Array) -> Array:
+    """The intensity kappa_dot / (1 - kappa) of a path between X0 and X1, all of whose redraws are from X1.
+
+    Raises ValueError for another number of components, and where kappa falls: there tokens are redrawn from X0.
+    Source: Gat et al. 2024, Theorem 3 for two components.
+
+    >>> from .schedules import Linear
+    >>> float(data_intensity(Linear(), 0.75))
+    4.0
+    """
+    rises = schedule.kappa_dots(t)
+    if len(rises) != 2 or bool(namespace(*rises).any(rises[1] < 0)):
+        what = f"{len(rises)} components" if len(rises) != 2 else "one that redraws from X0"
+        raise ValueError(f"schedule: expected a path between X0 and X1 that redraws from X1, got {what}")
+    return intensity(schedule, t)
 
 
 def redraw_rates(schedule: Schedule, t: Array) -> tuple[Array, ...]:

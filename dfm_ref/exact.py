@@ -265,8 +265,7 @@ def closing_time(schedule: Schedule, *, left: float = 1e-9, t_0: float = 0.0) ->
     """
     if not 0 < left <= 1:
         raise ValueError(f"left: expected a probability > 0, as none is reached before 1, got {left}")
-    each = schedule.schedules if isinstance(schedule, PerToken) else (schedule,)
-    return float(max(next_event(one, np.asarray([t_0]), np.asarray([left]))[0] for one in each))
+    return float(max(next_event(one, np.asarray([t_0]), np.asarray([left]))[0] for one in _each(schedule)))
 
 
 def _check(path: Mixture, x_0: Array, times: Sequence[float], keep: Array | None) -> Array:
@@ -280,6 +279,10 @@ def _check(path: Mixture, x_0: Array, times: Sequence[float], keep: Array | None
 def _uniforms(key: Key, address: np.ndarray[Any, Any], x: Array) -> np.ndarray[Any, Any]:
     """Uniforms of the addresses, drawn on x's library and device, float64 on the host."""
     return to_numpy(random.uniform_at(key, like(x, np.asarray(address, dtype=np.int64))))
+
+
+def _each(schedule: Schedule) -> tuple[Schedule, ...]:
+    return schedule.schedules if isinstance(schedule, PerToken) else (schedule,)
 
 
 def _by_token(
@@ -326,8 +329,7 @@ def _play(path: Mixture, model: Model, x_0: Array, times: Sequence[float], drawn
 def _bands(path: Mixture, t: np.ndarray[Any, Any], token: np.ndarray[Any, Any], x: Array) -> Any:
     """For each live component the band of coins [low, high) that draws from it at times float64[E]: a^j / sum_j a^j."""
     schedule = path.schedule
-    each = schedule.schedules if isinstance(schedule, PerToken) else (schedule,)
-    if path.mask is not None or all(isinstance(one, Monotone) for one in each):
+    if path.mask is not None or all(isinstance(one, Monotone) for one in _each(schedule)):
         return {1: (None, None)}  # X1 alone, whatever the coin
     pace = np.stack(
         [np.asarray(a) + 0 * t[:, None] for a in events.redraw_rates(schedule, t[:, None])]

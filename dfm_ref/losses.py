@@ -7,9 +7,9 @@ tokens and batch are the caller's.
 
 from . import random
 from .arrays import like, log, log_softmax, namespace, one_hot, pick, widen
-from .checks import pmfs, same_shape
-from .events import backward_intensity, intensity
-from .paths import Fixed, Mixture, per_token
+from .checks import same_shape
+from .events import backward_intensity, data_intensity, intensity
+from .paths import Fixed, Mixture, per_token, pmf_rows
 from .protocols import Array, Key
 from .schedules import Schedule
 
@@ -123,7 +123,7 @@ def generalized_kl(schedule: Schedule, logits: Array, x_1: Array, x_t: Array, t:
     >>> generalized_kl(Linear(), np.array([[0.0, 0.0]]), np.array([1]), np.array([0]), 0.5)
     array([0.38629436])
     """
-    return _per_time(_towards_data(schedule, x_t, t), _divergence(logits, x_1, x_t)[0])
+    return _per_time(data_intensity(schedule, per_token(t, x_t, schedule=schedule)), _divergence(logits, x_1, x_t)[0])
 
 
 def generalized_kl_with_grad(
@@ -140,7 +140,7 @@ def generalized_kl_with_grad(
     """
     xp = namespace(logits)
     loss, p = _divergence(logits, x_1, x_t)
-    weight = xp.astype(_towards_data(schedule, x_t, t), p.dtype)
+    weight = xp.astype(data_intensity(schedule, per_token(t, x_t, schedule=schedule)), p.dtype)
     stays = pick(p, x_t)[..., None]
     moves = xp.astype(x_t != x_1, p.dtype)[..., None]
     grad = p * (moves + stays) - xp.where(_at(x_1, p), moves, 0.0) - xp.where(_at(x_t, p), stays, 0.0)
@@ -294,16 +294,6 @@ def _per_time(weight: Array, nats: Array) -> Array:
     return weight * xp.where(weight > 0, nats, xp.zeros_like(nats))
 
 
-def _towards_data(schedule: Schedule, x_t: Array, t: Array) -> Array:
-    """The rate of the redraws from X1; ValueError where the path redraws from another component."""
-    time = per_token(t, x_t, schedule=schedule)
-    rises = schedule.kappa_dots(time)
-    if len(rises) != 2 or bool(namespace(x_t).any(rises[1] < 0)):
-        what = f"{len(rises)} components" if len(rises) != 2 else f"one that redraws from X0 at t = {t}"
-        raise ValueError(f"schedule: expected a path between X0 and X1 that redraws from X1, got {what}")
-    return intensity(schedule, time)
-
-
 def _divergence(logits: Array, x_1: Array, x_t: Array) -> tuple[Array, Array]:
     """The loss per event, log-space where the token must move, and the sum of the other tokens where it must stay."""
     same_shape(logits=logits[..., 0], x_1=x_1, x_t=x_t)
@@ -351,8 +341,5 @@ def _noise(schedule: Schedule, source_pmf: Array, table: Array, x_t: Array, t: A
     weights = schedule.kappas(per_token(t, x_t, schedule=schedule))
     if len(weights) != 2:
         raise ValueError(f"schedule: expected that of a path between X0 and X1, got {len(weights)} components")
-    xp = namespace(x_t)
-    p = like(x_t, source_pmf, xp.float64)
-    pmfs("source_pmf", p, table.shape)
-    p = xp.broadcast_to(p, table.shape)
+    p = pmf_rows("source_pmf", source_pmf, x_t, table.shape)
     return weights[0][..., None], weights[1][..., None], p, pick(p, x_t)[..., None]

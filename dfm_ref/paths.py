@@ -14,7 +14,7 @@ import numpy as np
 
 from . import random
 from .arrays import like, namespace, one_hot
-from .checks import distributions, pmfs, same_shape
+from .checks import distributions, same_shape
 from .protocols import Array, Key
 from .schedules import Linear, PerToken, Schedule
 
@@ -28,6 +28,8 @@ __all__ = [
     "component_pmfs",
     "per_token",
     "pmf",
+    "pmf_at",
+    "pmf_rows",
     "reveal",
     "sample",
 ]
@@ -80,14 +82,11 @@ class Fixed:
 
     def rows(self, sites: Array, length: int) -> Array:
         """The PMF of the token at each flat site of a batch, float64[E, V], or float64[V] where all have one."""
-        probs = like(sites, np.asarray(self.probs, dtype=np.float64))
-        pmfs("probs", probs, (length, probs.shape[-1]))
-        return probs if probs.ndim == 1 else namespace(sites).take(probs, sites % length, axis=0)
+        probs = np.asarray(self.probs, dtype=np.float64)
+        return pmf_at("probs", probs, sites, (length, probs.shape[-1]))
 
     def pmf(self, x_0: Array, x_1: Array, vocab_size: int) -> Array:
-        probs = like(x_1, np.asarray(self.probs, dtype=np.float64))
-        pmfs("probs", probs, (*x_1.shape, vocab_size))
-        return namespace(x_1).broadcast_to(probs, (*x_1.shape, vocab_size))
+        return pmf_rows("probs", np.asarray(self.probs, dtype=np.float64), x_1, (*x_1.shape, vocab_size))
 
     def draw(self, x_0: Array, x_1: Array, u: Array) -> Array:
         xp = namespace(u)
@@ -223,8 +222,8 @@ def reveal(path: Mixture, logits: Array, x_t: Array) -> Array:
 def per_token(t: Array, x: Array, *, schedule: Schedule | None = None) -> Array:
     """Times beside the tokens of x, int[..., N]: a number or float[...] -> float64[..., 1], in x's library.
 
-    Raises ValueError unless there is one time, or one for each sequence; and for a schedule, that is to be asked then,
-    of other than N tokens.
+    Raises ValueError unless there is one time, or one for each sequence; and unless the schedule that is to be asked at
+    these times, if it is given and has one for each token, has N.
 
     >>> per_token(np.array([0.25, 0.5]), np.array([[0, 1], [1, 1]]))
     array([[0.25],
@@ -237,3 +236,34 @@ def per_token(t: Array, x: Array, *, schedule: Schedule | None = None) -> Array:
     if isinstance(schedule, PerToken) and len(schedule.schedules) != x.shape[-1]:
         raise ValueError(f"schedule: expected one for each of {x.shape[-1]} tokens, got {len(schedule.schedules)}")
     return t[..., None]
+
+
+def pmf_rows(name: str, probs: Array, x: Array, shape: tuple[int, ...]) -> Array:
+    """A PMF of all tokens, [V], of each of N, [N, V], or all rows of a table, as float64[..., N, V] in x's library.
+
+    Raises ValueError for another shape, whose rows would be broadcast.
+
+    >>> pmf_rows("source_pmf", np.ones(1), np.zeros(2), (2, 3))
+    Traceback (most recent call last):
+    ValueError: source_pmf: expected the shape (3,) or (2, 3), got (1,)
+    """
+    return namespace(x).broadcast_to(_pmfs(name, probs, x, shape), shape)
+
+
+def pmf_at(name: str, probs: Array, sites: Array, shape: tuple[int, int]) -> Array:
+    """A PMF [V] as it is, or the rows of [N, V] at flat sites int64[E] of a batch, float64[E, V]; shape is (N, V).
+
+    Raises ValueError for another shape.
+
+    >>> pmf_at("source_pmf", np.eye(2), np.array([3]), (2, 2))
+    array([[0., 1.]])
+    """
+    probs = _pmfs(name, probs, sites, shape)
+    return probs if probs.ndim == 1 else namespace(sites).take(probs, sites % shape[0], axis=0)
+
+
+def _pmfs(name: str, probs: Array, x: Array, shape: tuple[int, ...]) -> Array:
+    probs, shape = like(x, probs, namespace(x).float64), tuple(shape)
+    if tuple(probs.shape) not in (shape[-1:], shape[-2:], shape):
+        raise ValueError(f"{name}: expected the shape {shape[-1:]} or {shape[-2:]}, got {tuple(probs.shape)}")
+    return probs

@@ -21,8 +21,8 @@ import numpy as np
 
 from . import events, random
 from .arrays import like, log, log_softmax, namespace, one_hot, put, to_numpy
-from .checks import increasing, natural, pmfs, tokens
-from .paths import X0, X1, Mixture
+from .checks import increasing, natural, tokens
+from .paths import X0, X1, Mixture, pmf_at
 from .protocols import Array, Key, Model, Step
 from .redraws import Ask, Events, ask, interval, jump, movable, rates, redraw
 from .schedules import Schedule
@@ -359,9 +359,7 @@ def _euler_redraw(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
 
 
 def _flow_matching_redraw(schedule: Schedule, t: Array, s: Array) -> tuple[Array, ...]:
-    if np.any(schedule.kappa_dots(t)[1] < 0):
-        raise ValueError(f"path: expected one that redraws from X1 alone, as those of the rule do, got {schedule}")
-    redrawn = np.where(s == 1, 1.0, -np.expm1((t - s) * events.intensity(schedule, t)))
+    redrawn = np.where(s == 1, 1.0, -np.expm1((t - s) * events.data_intensity(schedule, t)))
     return 0.0 * redrawn, redrawn
 
 
@@ -477,9 +475,7 @@ def _with_noise(path: Mixture, asked: Ask, source_pmf: Array, x_t: Array, t: np.
         if not isinstance(path.components[j], X0):
             return asked(j, sites)
         probs_1 = xp.exp(log_softmax(xp.astype(asked(path.components.index(X1()), sites), xp.float64)))
-        pmf = like(x_t, source_pmf, xp.float64)
-        pmfs("source_pmf", pmf, (x_t.shape[1], probs_1.shape[-1]))
-        pmf = pmf if pmf.ndim == 1 else xp.take(pmf, sites % x_t.shape[1], axis=0)
+        pmf = pmf_at("source_pmf", source_pmf, sites, (x_t.shape[1], probs_1.shape[-1]))
         rest, kappa = (_beside(level, sites, x_t) for level in path.schedule.kappas(t))
         return log(unmix(rest, kappa, pmf, probs_1, xp.take(xp.reshape(x_t, (-1,)), sites)))
 

@@ -6,9 +6,9 @@ without its diagonal, which is never read.
 """
 
 from .arrays import namespace, one_hot
-from .checks import pmfs, same_shape
-from .events import intensity, redraw_weights
-from .paths import Mixture, per_token
+from .checks import same_shape
+from .events import data_intensity, redraw_weights
+from .paths import Mixture, per_token, pmf_rows
 from .protocols import Array
 from .schedules import Schedule
 from .velocities import weighted
@@ -76,7 +76,8 @@ def flow_matching(
     The rates are c [x = x_1] + div_free kappa_dot / (kappa (1 - kappa)) ((1 - kappa) p(x) + kappa [x = x_1]), with
     c = kappa_dot / (1 - kappa) and p the source_pmf, float[V] or float[N, V], of an independent coupling: the mean
     over x_1 of a law that is not linear in the rates. Without its last step, which returns x_1. Domain t < 1, and
-    t > 0 with div_free > 0. Source: Lipman et al. 2024 (guide), MixtureDiscreteEulerSolver.
+    t > 0 with div_free > 0; ValueError where the path redraws from X0.
+    Source: Lipman et al. 2024 (guide), MixtureDiscreteEulerSolver.
 
     >>> import numpy as np
     >>> from .schedules import Linear
@@ -87,7 +88,7 @@ def flow_matching(
     xp = namespace(probs_1, x_t)
     time = per_token(t, x_t, schedule=schedule)
     rest, kappa = schedule.kappas(time)
-    c, noise = intensity(schedule, time)[..., None], 0.0 * time[..., None]
+    c, noise = data_intensity(schedule, time)[..., None], 0.0 * time[..., None]
     if not bool(xp.all(c < xp.inf)):
         raise ValueError(f"t: expected a time at which the rate is finite, got {t}")
     if div_free < 0 or (div_free > 0 and source_pmf is None):
@@ -97,9 +98,7 @@ def flow_matching(
         if not bool(xp.all(kappa > 0)):
             raise ValueError(f"t: expected a time > 0 with div_free, got {t}")
         noise = div_free * (schedule.kappa_dots(time)[1] / kappa)[..., None]
-        source = xp.asarray(source_pmf, dtype=xp.float64)
-        pmfs("source_pmf", source, p.shape)
-        p = xp.broadcast_to(source, p.shape)
+        p = pmf_rows("source_pmf", source_pmf, x_t, p.shape)
     here = one_hot(x_t, probs_1.shape[-1])
     jump = c + noise * (kappa / rest)[..., None]  # the rate to x_1, beside that of the noise
     drift = noise * p * (1 - here)  # the rates to the other tokens

@@ -7,9 +7,9 @@ from collections.abc import Callable
 
 from . import paths
 from .arrays import namespace, one_hot, pick
-from .checks import pmfs, same_shape
+from .checks import same_shape
 from .events import backward_rates, intensity, redraw_rates
-from .paths import X1, Mixture, per_token
+from .paths import X1, Mixture, per_token, pmf_rows
 from .protocols import Array
 from .schedules import Monotone, Schedule
 
@@ -159,9 +159,7 @@ def unmix(rest: Array, kappa: Array, source_pmf: Array, probs_1: Array, x_t: Arr
     xp = namespace(probs_1, x_t)
     probs_1, rest, kappa = xp.astype(probs_1, xp.float64), rest[..., None], kappa[..., None]
     here = one_hot(x_t, probs_1.shape[-1])
-    p = xp.asarray(source_pmf, dtype=xp.float64)
-    pmfs("source_pmf", p, probs_1.shape)
-    p = xp.broadcast_to(p, probs_1.shape)
+    p = pmf_rows("source_pmf", source_pmf, probs_1, probs_1.shape)
     q = pick(probs_1, x_t)[..., None]
     reached = rest * pick(p, x_t)[..., None] + kappa
     share = xp.where(reached > 0, q / xp.where(reached > 0, reached, 1.0), 0.0)

@@ -39,6 +39,9 @@ SWITCHING = Convex(
 )
 """Three components of which the first decays fastest until t = 2/3, and the second from there on."""
 
+RETURNING = Convex((Bernstein((1.0, 0.0, 0.0, 1.0, 1.0, 0.0)), Bernstein((0.0, 1.0, 1.0, 0.0, 0.0, 1.0))))
+"""Two components of which the second falls for a while: there tokens are redrawn from the first."""
+
 
 def backend(name: str) -> Backend:
     """The backend of a name, or the test is skipped where its library is missing."""

@@ -5,7 +5,7 @@ from functools import partial
 import numpy as np
 import pytest
 from scipy.integrate import solve_ivp
-from strategies import BACKENDS, MONOTONE, SWITCHING, backend, follows, index, logits
+from strategies import BACKENDS, MONOTONE, RETURNING, SWITCHING, backend, follows, index, logits
 
 from dfm_ref import events, exact, random, samplers, velocities
 from dfm_ref.exact import closing_time, finished, first_hitting, hitting_time, next_event, uniformization
@@ -279,7 +279,6 @@ def test_outside_their_domain_they_raise(call, message):
         call(lambda x_t, t: np.zeros((*x_t.shape, 2)))
 
 
-RETURNING = Convex((Bernstein((1.0, 0.0, 0.0, 1.0, 1.0, 0.0)), Bernstein((0.0, 1.0, 1.0, 0.0, 0.0, 1.0))))
 SWAPPED = Mixture(Convex((Bernstein((0.0, 1.0)), Bernstein((1.0, 0.0)))), (X1(), X0()))
 
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from strategies import BACKENDS, SWITCHING, backend, cases, follows, index, inner_times
+from strategies import BACKENDS, RETURNING, SWITCHING, backend, cases, follows, index, inner_times
 
 from dfm_ref import events, paths, random
 from dfm_ref.paths import X0, X1, Fixed, Mixture, Table
@@ -184,11 +184,10 @@ def test_what_is_no_path_raises(make):
 
 def test_a_mask_path_whose_tokens_would_be_hidden_again_raises():
     """Samplers leave a revealed token alone: that is only right while kappa never decreases."""
-    back = Convex((Bernstein((1.0, 0.0, 0.0, 1.0, 1.0, 0.0)), Bernstein((0.0, 1.0, 1.0, 0.0, 0.0, 1.0))))
-    assert np.any(back.kappa_dots(np.linspace(0, 1, 9))[1] < 0)
-    Mixture(back)
+    assert np.any(RETURNING.kappa_dots(np.linspace(0, 1, 9))[1] < 0)
+    Mixture(RETURNING)
     with pytest.raises(ValueError, match="mask"):
-        Mixture(back, mask=2)
+        Mixture(RETURNING, mask=2)
 
 
 @pytest.mark.parametrize("length", [1, 2])
@@ -197,10 +196,9 @@ def test_what_does_not_fit_the_tokens_or_the_vocabulary_raises(length):
     x = np.zeros((4, length), dtype=int)
     three = Convex((Bernstein((1.0, 0.0, 0.0)), Bernstein((0.0, 1.0, 0.0)), Bernstein((0.0, 0.0, 1.0))))
     per_token = Mixture(PerToken((Linear(),) * 3))
-    for call in (paths.sample, paths.pmf):
-        arguments = (random.key(0), x, x, 0.5) if call is paths.sample else (x, x, 0.5)
+    for call in (partial(paths.sample, per_token, random.key(0)), partial(paths.pmf, per_token, vocab_size=2)):
         with pytest.raises(ValueError, match=f"schedule: expected one for each of {length} tokens, got 3"):
-            call(per_token, *arguments, **({} if call is paths.sample else {"vocab_size": 2}))
+            call(x, x, 0.5)
     rows = Mixture(three, (X0(), Fixed(((1.0, 0.0),) * 3), X1()))
     with pytest.raises(ValueError, match=f"probs: expected the shape .2,. or .{length}, 2., got .3, 2."):
         paths.sample(rows, random.key(0), x, x, 0.5)

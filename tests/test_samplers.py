@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from strategies import SWITCHING, backend, cases, follows, index, intervals, logits
+from strategies import RETURNING, SWITCHING, backend, cases, follows, index, intervals, logits
 
 from dfm_ref import couplings, events, random, transitions, velocities
 from dfm_ref.arrays import to_numpy
@@ -779,6 +779,8 @@ def test_a_prompt_of_another_type_or_shape_raises_and_is_never_misread(keep):
         (lambda: exponential_step(Mixture(Polynomial(0.5)), plain, KEY, X, 0.0, 0.4), "t: expected"),
         (lambda: exponential_step(Mixture(), plain, KEY, X, 0.4, 0.4), "t, s: expected"),
         (lambda: flow_matching_step(PATHS["fixed"], plain, KEY, X, 0.2, 0.4), "path: expected"),
+        (lambda: flow_matching_step(Mixture(RETURNING), plain, KEY, X, 0.5, 0.6), "schedule: .* redraws from X1"),
+        (lambda: corrector_step(Mixture(), plain, KEY, X, 0.5, 5.0, source_pmf=np.ones(1)), "source_pmf: expected"),
         (lambda: corrector_step(Mixture(), plain, KEY, X, 0.0, 0.1, source_pmf=np.ones(V) / V), "t: expected"),
         (lambda: corrector_step(Mixture(), plain, KEY, X, 1.0, 0.1, source_pmf=np.ones(V) / V), "t, h: expected"),
         (lambda: corrector_step(Mixture(), plain, KEY, X, 0.5, 0.0, source_pmf=np.ones(V) / V), "t, h: expected"),

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from strategies import BACKENDS, MONOTONE, backend, cases, inner_times, intervals
+from strategies import BACKENDS, MONOTONE, RETURNING, backend, cases, inner_times, intervals
 
 from dfm_ref import events, transitions, velocities
 from dfm_ref.paths import Mixture
@@ -130,6 +130,7 @@ def test_laws_of_no_rates_stay():
             "theta",
         ),
         (lambda: transitions.flow_matching(Linear(), np.ones((1, 2)) / 2, np.array([0]), 1.0, 0.1), "t: expected"),
+        (lambda: transitions.flow_matching(RETURNING, np.ones((1, 2)) / 2, np.array([0]), 0.5, 0.1), "redraws from X1"),
         (
             lambda: transitions.flow_matching(Linear(), np.ones((1, 2)) / 2, np.array([0]), 0.5, 0.1, div_free=1.0),
             "div_free",

@@ -114,8 +114,7 @@ class LU:
         return {name: p.astype(dtype) for name, p in factored(q * np.sign(np.diagonal(r))).items()}
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array, Any]:
-        z = points("z", z, self.dim)
-        self._check(params)
+        z = self._points("z", z, params)
         lower, upper = _triangles(params)
         matrix = namespace(z).take(lower @ upper, _permutation(params), axis=0)
         log_det = _everywhere(namespace(z).sum(params["log_diagonal"]), z)
@@ -143,16 +142,15 @@ class LU:
 
     def inverse(self, params: Params, x: Array) -> tuple[Array, Array]:
         """z = U^-1 L^-1 P^-1 (x - bias), by two triangular systems."""
-        x = points("x", x, self.dim)
+        x = self._points("x", x, params)
         xp = namespace(x)
-        self._check(params)
         lower, upper = _triangles(params)
         columns = xp.reshape(x - params["bias"], (-1, self.dim)).T
         y = xp.linalg.solve(lower, xp.take(columns, xp.argsort(_permutation(params)), axis=0))
         z = xp.reshape(xp.linalg.solve(upper, y).T, x.shape)
         return z, _everywhere(-xp.sum(params["log_diagonal"]), x)
 
-    def _check(self, params: Params) -> None:
+    def _points(self, name: str, x: Array, params: Params) -> Array:
         """Raises ValueError unless the matrix is invertible, with the determinant that it is said to have."""
         row, square = (self.dim,), (self.dim, self.dim)
         parameters(params, lower=square, upper=square, log_diagonal=row, bias=row, permutation=row, signs=row)
@@ -166,6 +164,7 @@ class LU:
             )
         if bool(xp.any(xp.exp(params["log_diagonal"]) == 0)):
             raise ValueError(f"log_diagonal: expected an invertible map, got exp({xp.min(params['log_diagonal'])}) = 0")
+        return points(name, x, self.dim)
 
 
 def factored(matrix: Array) -> Params:

@@ -22,7 +22,6 @@ __all__ = [
     "Flow",
     "Inverted",
     "Pushed",
-    "batch_of",
     "expectation",
     "inverted",
     "log_prob",
@@ -299,17 +298,6 @@ def points(name: str, x: Array, dim: int) -> Array:
     if x.ndim == 0 or x.shape[-1] != dim:
         raise ValueError(f"{name}: expected points of {dim} coordinates on the last axis, got shape {tuple(x.shape)}")
     return widen(x)
-
-
-def batch_of(name: str, x: Array, dim: int) -> None:
-    """Raises ValueError unless x is float[B, D], B > 0: a mean over points has no other meaning.
-
-    >>> batch_of("x", np.zeros(2), 2)
-    Traceback (most recent call last):
-    ValueError: x: expected one or more points, [B, 2], got shape (2,)
-    """
-    if x.ndim != 2 or x.shape[1] != dim or not x.shape[0]:
-        raise ValueError(f"{name}: expected one or more points, [B, {dim}], got shape {tuple(x.shape)}")
 
 
 def total(x: Array, *, weights: Array | None = None) -> Array:

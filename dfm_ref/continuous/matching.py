@@ -8,9 +8,9 @@ differ by a number that no theta changes, and so have one gradient. Source: Lipm
 
 from typing import Any, Protocol
 
-from .. import random
+from .. import checks, random
 from ..arrays import like, namespace, widen
-from ..checks import same_shape, tokens
+from ..checks import same_shape
 from ..protocols import Array, Key, Params
 from ..times import low_discrepancy
 from .gaussian_paths import GaussianPath, interpolate, interpolate_dot, marginal_velocity
@@ -120,13 +120,12 @@ def gradients(
         raise ValueError(f"T: expected a time in (0, 1], got {T}")
     if not 0 <= label_dropout <= 1:
         raise ValueError(f"label_dropout: expected a share in [0, 1], got {label_dropout}")
-    if x_1.ndim != 2 or not x_1.shape[0]:
-        raise ValueError(f"x_1: expected one or more points, [B, D], got shape {tuple(x_1.shape)}")
+    checks.batch("x_1", x_1)
     time_key, label_key = random.split(key)
     batch, xp = x_1.shape[0], namespace(x_1)
     t = T * low_discrepancy(time_key, batch, xp=xp)
     if labels is not None:
-        tokens("labels", labels, net.classes + 1)  # one of them is no label
+        checks.tokens("labels", labels, net.classes + 1)  # one of them is no label
         dropped = random.uniform(label_key, (batch,), xp=xp) < label_dropout
         labels = xp.where(dropped, like(labels, net.classes, labels.dtype), labels)
     v, residuals = net.forward(params, interpolate(path, x_0, x_1, t), t, label=labels)

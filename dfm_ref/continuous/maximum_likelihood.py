@@ -4,9 +4,10 @@ log p(x) = log p_z(f^-1(x)) + log|det df^-1/dx|, whose mean over data is maximis
 Sources: Dinh et al. 2015; Rezende and Mohamed 2015.
 """
 
+from .. import checks
 from ..arrays import namespace
 from ..protocols import Array, Params
-from .flows import Flow, batch_of, inverted, standard_normal_log_density
+from .flows import Flow, inverted, standard_normal_log_density
 
 __all__ = ["gradients"]
 
@@ -25,7 +26,7 @@ def gradients(flow: Flow, params: Params, x: Array) -> tuple[Array, Params]:
     >>> round(float(loss), 4), grads["shift"]
     (2.1689, array([-1.5]))
     """
-    batch_of("x", x, flow.dim)
+    checks.batch("x", x, dim=flow.dim)
     normalizing = inverted(flow)
     z, log_det, residuals = normalizing.forward(params, x)
     loss = -(standard_normal_log_density(z) + log_det)

@@ -112,8 +112,7 @@ class Planar:
         return params | {"u": v}
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array, Any]:
-        z = points("z", z, self.dim)
-        parameters(params, w=(self.dim,), u=(self.dim,), b=())
+        z = self._points("z", z, params)
         xp = namespace(z)
         v, gap, lift = _constrained(params)
         bend = xp.tanh(z @ params["w"] + params["b"])
@@ -143,13 +142,16 @@ class Planar:
 
     def inverse(self, params: Params, x: Array) -> tuple[Array, Array]:
         """z = x - v tanh(p), where p = w.z + b solves p + w.v tanh(p) = w.x + b."""
-        x = points("x", x, self.dim)
-        parameters(params, w=(self.dim,), u=(self.dim,), b=())
+        x = self._points("x", x, params)
         xp = namespace(x)
         v, gap, _ = _constrained(params)
         y = x @ params["w"] + params["b"]
         bend = xp.sign(y) * xp.tanh(_unbent(xp.abs(y), gap))
         return x - v * bend[..., None], -xp.log(_stretch(bend, gap))
+
+    def _points(self, name: str, x: Array, params: Params) -> Array:
+        parameters(params, w=(self.dim,), u=(self.dim,), b=())
+        return points(name, x, self.dim)
 
 
 def _constrained(params: Params) -> tuple[Array, Array, Array]:
@@ -211,8 +213,7 @@ class Radial:
         return {"z_0": params["z_0"], "alpha": alpha, "beta": _softplus(params["beta"]) - alpha}
 
     def forward(self, params: Params, z: Array) -> tuple[Array, Array, Any]:
-        parameters(params, z_0=(self.dim,), log_alpha=(), beta=())
-        away = points("z", z, self.dim) - params["z_0"]
+        away = self._points("z", z, params) - params["z_0"]
         xp = namespace(away)
         alpha, gap = xp.exp(params["log_alpha"]), _softplus(params["beta"])
         r = xp.sqrt(xp.vecdot(away, away))
@@ -244,8 +245,7 @@ class Radial:
 
     def inverse(self, params: Params, x: Array) -> tuple[Array, Array]:
         """z = z_0 + (x - z_0) / factor, where r = |z - z_0| solves r (gap + r) = |x - z_0| (alpha + r), a quadratic."""
-        parameters(params, z_0=(self.dim,), log_alpha=(), beta=())
-        away = points("x", x, self.dim) - params["z_0"]
+        away = self._points("x", x, params) - params["z_0"]
         xp = namespace(away)
         alpha, gap = xp.exp(params["log_alpha"]), _softplus(params["beta"])
         distance = xp.sqrt(xp.vecdot(away, away))
@@ -256,6 +256,10 @@ class Radial:
         factor, det = _around(r, alpha, gap)
         log_det = -((self.dim - 1) * xp.log(factor) + xp.log(det))
         return params["z_0"] + away / xp.where(factor > 0, factor, xp.ones_like(factor))[..., None], log_det
+
+    def _points(self, name: str, x: Array, params: Params) -> Array:
+        parameters(params, z_0=(self.dim,), log_alpha=(), beta=())
+        return points(name, x, self.dim)
 
 
 def _around(r: Array, alpha: Array, gap: Array) -> tuple[Array, Array]:

@@ -71,9 +71,8 @@ class Moons:
     def log_density(self, x: Points) -> Points:
         """The mean of the normal densities around the arcs, by Gauss and Legendre's rule on parts of each."""
         nodes, weights = np.polynomial.legendre.leggauss(128)
-        parts = 2 * math.ceil(
-            0.2 / self.noise
-        )  # of both arcs: the rule has digits where a part is not long to the noise
+        # parts of both arcs together: the rule has digits where a part is not long beside the noise
+        parts = 2 * math.ceil(0.2 / self.noise)
         angles = ((nodes + 1) / 2 + np.arange(parts)[:, None]).ravel() * (2 * math.pi / parts)
         log_weights = np.log(np.tile(weights, parts) / (2 * parts))
         far = np.sum(((x[..., None, :] - self._arc(angles)) / self.noise) ** 2, axis=-1)

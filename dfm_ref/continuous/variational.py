@@ -11,9 +11,10 @@ from typing import TypeAlias
 
 import numpy as np
 
+from .. import checks
 from ..arrays import namespace
 from ..protocols import Array, Params
-from .flows import Flow, batch_of, standard_normal_log_density
+from .flows import Flow, standard_normal_log_density
 
 __all__ = ["ENERGIES", "Energy", "annealing", "free_energy", "log_normalizer"]
 
@@ -106,7 +107,7 @@ def free_energy(flow: Flow, energy: Energy, params: Params, z: Array, *, beta: f
     >>> round(float(free_energy(Affine(2), ENERGIES["ring"], params, np.zeros((1, 2)))[0]), 4)
     -1.8379
     """
-    batch_of("z", z, flow.dim)
+    checks.batch("z", z, dim=flow.dim)
     x, log_det, residuals = flow.forward(params, z)
     potential, slope = energy(x)
     loss = standard_normal_log_density(z) - log_det + beta * potential
